@@ -1,0 +1,75 @@
+"""The settings of an engine, checked once, at the door. Torch-free.
+
+Names are vLLM's (`vllm/engine/arg_utils.py`, `EngineArgs`) where the thing is the same.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from mini_vllm.errors import InvalidInputError
+
+DTYPES = ("auto", "float32", "bfloat16")
+POLICIES = ("fcfs", "priority")
+
+
+@dataclass
+class EngineConfig:
+    """Settings of one engine.
+
+    Args:
+        model: `smollm2-135m`, a Hugging Face folder, a GGUF file, or a hub name.
+        dtype: weights and computation; "auto" takes bfloat16 where the machine multiplies it
+            natively, float32 elsewhere.
+        max_model_len: tokens of context a request may reach; None takes the model's own.
+        block_size: tokens in a KV cache block.
+        max_num_seqs: requests that may run at once.
+        max_num_batched_tokens: token budget of a step.
+        kv_cache_memory_bytes: memory for the KV cache.
+        num_gpu_blocks_override: blocks of KV cache, instead of `kv_cache_memory_bytes`.
+        long_prefill_token_threshold: most prompt tokens of one request in a step; 0 is no limit.
+        seed: of the draws of requests that bring none of their own.
+        num_threads: threads of the computation; None takes the machine's cores.
+
+    Raises:
+        InvalidInputError: naming the setting and the allowed range.
+    """
+
+    model: str = "smollm2-135m"
+    dtype: str = "auto"
+    max_model_len: int | None = None
+    block_size: int = 16
+    max_num_seqs: int = 256
+    max_num_batched_tokens: int = 2048
+    enable_prefix_caching: bool = True
+    long_prefill_token_threshold: int = 0
+    scheduling_policy: str = "fcfs"
+    kv_cache_memory_bytes: int = 512 * 1024 * 1024
+    num_gpu_blocks_override: int | None = None
+    seed: int = 0
+    num_threads: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.dtype not in DTYPES:
+            raise InvalidInputError(
+                f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}", "dtype"
+            )
+        if self.scheduling_policy not in POLICIES:
+            raise InvalidInputError(
+                f"scheduling_policy must be one of {', '.join(POLICIES)}, "
+                f"got {self.scheduling_policy!r}",
+                "scheduling_policy",
+            )
+        for name, least in (
+            ("block_size", 1),
+            ("max_num_seqs", 1),
+            ("max_num_batched_tokens", 1),
+            ("long_prefill_token_threshold", 0),
+            ("kv_cache_memory_bytes", 1),
+            ("max_model_len", 2),
+            ("num_gpu_blocks_override", 2),
+            ("num_threads", 1),
+        ):
+            value = getattr(self, name)
+            if value is not None and value < least:
+                raise InvalidInputError(f"{name} must be at least {least}, got {value}", name)

@@ -1,0 +1,141 @@
+"""The running requests as rows of arrays, so that a step's inputs are gathered, not looped over.
+
+A request takes a row when it is admitted and gives it back when it ends or is preempted. Its row
+holds its tokens, its block table, and its sampling parameters; a step touches only what changed.
+
+Invariant: between steps, row `r` of a request holds exactly `num_tokens[r]` tokens and the block
+ids that the scheduler gave it, in order; unused entries of a block table are 0, the null block.
+
+Source: vLLM v0.22.1 `vllm/v1/worker/gpu_input_batch.py`, `InputBatch`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from mini_vllm.core.request import Request
+from mini_vllm.core.scheduler import SchedulerOutput
+from mini_vllm.engine.sampler import SamplingColumns
+from mini_vllm.kernels.metadata import AttentionMetadata
+
+
+@dataclass(slots=True)
+class StepInputs:
+    """One step as the model takes it: T tokens of S requests, those with one token first.
+
+    Attributes:
+        requests: the S requests, in batch order.
+        rows: int64 [S], their rows.
+        order: int64 [S]: batch position i is the request at `order[i]` in scheduling order.
+        token_ids, positions: int64 [T].
+        last_token: int64 [S], index in the flat batch of each request's last token.
+        samples: bool [S], whether all tokens of the request are computed after this step.
+    """
+
+    requests: list[Request]
+    rows: np.ndarray
+    order: np.ndarray
+    token_ids: torch.Tensor
+    positions: torch.Tensor
+    last_token: np.ndarray
+    samples: np.ndarray
+    attention: AttentionMetadata
+
+
+class InputBatch:
+    """Rows for at most `max_num_seqs` requests of at most `max_model_len` tokens."""
+
+    def __init__(
+        self, max_num_seqs: int, max_model_len: int, block_size: int, sampling: SamplingColumns
+    ) -> None:
+        self.block_size = block_size
+        self.sampling = sampling
+        self.row_of: dict[str, int] = {}
+        self._free_rows = list(range(max_num_seqs - 1, -1, -1))
+        # zeros() maps pages only when they are written: short requests cost what they use.
+        self.token_ids = np.zeros((max_num_seqs, max_model_len + 1), np.int32)
+        self.num_tokens = np.zeros(max_num_seqs, np.int64)
+        self.num_prompt_tokens = np.zeros(max_num_seqs, np.int64)
+        self._block_table = np.zeros((max_num_seqs, -(-max_model_len // block_size)), np.int32)
+        self._num_blocks = np.zeros(max_num_seqs, np.int64)
+
+    def apply(self, scheduled: SchedulerOutput) -> None:
+        """Brings the rows in line with what the scheduler decided."""
+        for request_id in scheduled.finished_request_ids:
+            self._remove(request_id)
+        for request in scheduled.preempted:
+            self._remove(request.request_id)
+        for request in (*scheduled.new, *scheduled.resumed):
+            self._add(request)
+        for request_id, block_ids in scheduled.new_block_ids.items():
+            row = self.row_of[request_id]
+            start = self._num_blocks[row]
+            end = start + len(block_ids)
+            self._block_table[row, start:end] = block_ids
+            self._num_blocks[row] = end
+
+    def gather(self, scheduled: SchedulerOutput) -> StepInputs:
+        """The inputs of a step in which at least one token is scheduled."""
+        row_of = self.row_of
+        requests = list(scheduled.num_scheduled_tokens)
+        counts = np.fromiter(scheduled.num_scheduled_tokens.values(), np.int64, len(requests))
+        order = np.argsort(counts != 1, kind="stable")
+        requests = [requests[i] for i in order]
+        counts = counts[order]
+        size = len(requests)
+        rows = np.fromiter((row_of[r.request_id] for r in requests), np.int64, size)
+        ends = np.fromiter((r.num_computed_tokens for r in requests), np.int64, size)
+
+        query_start = np.zeros(size + 1, np.int64)
+        np.cumsum(counts, out=query_start[1:])
+        flat_rows = np.repeat(rows, counts)
+        # The tokens of a request are the `count` positions before `end`.
+        positions = np.arange(query_start[-1]) + np.repeat(ends - query_start[1:], counts)
+        block_ids = self._block_table[flat_rows, positions // self.block_size]
+        slots = block_ids.astype(np.int64) * self.block_size + positions % self.block_size
+        max_blocks = int(-(-ends.max() // self.block_size))
+
+        attention = AttentionMetadata(
+            query_start_loc=torch.from_numpy(query_start),
+            seq_lens=torch.from_numpy(ends),
+            block_table=torch.from_numpy(self._block_table[rows, :max_blocks]),
+            slot_mapping=torch.from_numpy(slots),
+            num_decodes=int((counts == 1).sum()),
+            query_lens=counts.tolist(),
+            context_lens=ends.tolist(),
+        )
+        return StepInputs(
+            requests=requests,
+            rows=rows,
+            order=order,
+            token_ids=torch.from_numpy(self.token_ids[flat_rows, positions].astype(np.int64)),
+            positions=torch.from_numpy(positions),
+            last_token=query_start[1:] - 1,
+            samples=ends == self.num_tokens[rows],
+            attention=attention,
+        )
+
+    def append_sampled(self, rows: np.ndarray, token_ids: np.ndarray) -> None:
+        """Adds one sampled token to each of `rows`."""
+        self.token_ids[rows, self.num_tokens[rows]] = token_ids
+        self.num_tokens[rows] += 1
+
+    def _add(self, request: Request) -> None:
+        row = self._free_rows.pop()
+        self.row_of[request.request_id] = row
+        self.token_ids[row, : request.num_tokens] = request.token_ids
+        self.num_tokens[row] = request.num_tokens
+        self.num_prompt_tokens[row] = request.num_prompt_tokens
+        self.sampling.set(row, request)
+
+    def _remove(self, request_id: str) -> None:
+        row = self.row_of.pop(request_id, None)
+        if row is None:
+            return  # ended or preempted before it was ever scheduled, or already gone
+        self._block_table[row, : self._num_blocks[row]] = 0
+        self._num_blocks[row] = 0
+        self.sampling.clear(row)
+        self._free_rows.append(row)
