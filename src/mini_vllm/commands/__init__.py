@@ -1,1 +1,1 @@
-"""The commands of `mini-vllm`: one module each, with `HELP`, `configure(parser)` and `run(args)`."""
+"""The commands of `mini-vllm`: one module each, with `configure(parser)` and `run(args)`."""

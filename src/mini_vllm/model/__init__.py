@@ -1,0 +1,1 @@
+"""Model files, tokenizers and the decoder: everything between a name and logits."""
