@@ -12,6 +12,7 @@ from transformers import (
     PretrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    SmolLM3Config,
 )
 
 SIZES = {
@@ -34,13 +35,16 @@ LLAMA3_ROPE = {
     "high_freq_factor": 4.0,
     "original_max_position_embeddings": 64,
 }
+LINEAR_ROPE = {"rope_type": "linear", "rope_theta": 10000.0, "factor": 2.0}
 _CONFIGS: dict[str, PretrainedConfig] = {
     "llama": LlamaConfig(**SIZES),
     "llama3-rope": LlamaConfig(**SIZES, rope_parameters=LLAMA3_ROPE, tie_word_embeddings=True),
+    "linear-rope": LlamaConfig(**SIZES, rope_parameters=LINEAR_ROPE),
     "llama-biased": LlamaConfig(**SIZES, attention_bias=True, mlp_bias=True),
     "mistral": MistralConfig(**SIZES, sliding_window=None, head_dim=16),
     "qwen2": Qwen2Config(**SIZES, use_sliding_window=False),
     "qwen3": Qwen3Config(**SIZES, head_dim=20, use_sliding_window=False, tie_word_embeddings=True),
+    "smollm3": SmolLM3Config(**(SIZES | {"num_hidden_layers": 5, "no_rope_layer_interval": 2})),
 }
 FAMILIES = list(_CONFIGS)
 

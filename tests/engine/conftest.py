@@ -3,30 +3,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, GgufConfig
 
 from mini_vllm import LLM
-from mini_vllm.model import embedded
 
 
 @pytest.fixture(scope="session")
 def tiny_llm(tiny_model: Path) -> LLM:
     """An engine of little context and few blocks; tests leave it idle."""
     return LLM(str(tiny_model), max_model_len=256, num_gpu_blocks_override=65, num_threads=1)
-
-
-@pytest.fixture(scope="session")
-def embedded_as_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The embedded model as transformers dequantizes it: a Hugging Face folder in float32."""
-    gguf = embedded.find("smollm2-135m")
-    assert gguf is not None, "install it with `make test`"
-    folder = tmp_path_factory.mktemp("models") / "smollm2"
-    model = AutoModelForCausalLM.from_pretrained(
-        gguf.parent,
-        gguf_file=gguf.name,
-        dtype=torch.float32,
-        quantization_config=GgufConfig(dequantize=True),
-    )
-    model.save_pretrained(folder)
-    return folder

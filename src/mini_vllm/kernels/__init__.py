@@ -1,0 +1,78 @@
+"""The few tensor operations a decoder is made of: the one place where fast kernels go.
+
+Invariant: implementations differ in speed and rounding only. `Kernels` is their contract, each
+implementation is a module, and the model and the engine call them only through `get_kernels`.
+
+Shapes use T tokens in the flat batch of a step, H query heads, K key/value heads, D the head size.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor
+
+    from mini_vllm.kernels.metadata import AttentionMetadata
+
+
+class Kernels(Protocol):
+    """What a module of kernels offers. Nothing here reads a tensor back to Python."""
+
+    def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
+        """`x / rms(x) * weight` over the last dimension (Zhang and Sennrich, 2019)."""
+
+    def add_rms_norm(
+        self, x: Tensor, residual: Tensor, weight: Tensor, eps: float
+    ) -> tuple[Tensor, Tensor]:
+        """The next residual `x + residual`, after its norm: `(normed, residual)`.
+
+        `residual` may be overwritten: the caller goes on with the one returned.
+        """
+
+    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+        """`x [T, in] @ weight [out, in].T + bias [out]`, in the dtype of `x`."""
+
+    def silu_and_mul(self, gate_up: Tensor) -> Tensor:
+        """SwiGLU (Shazeer, 2020): `silu(gate) * up` of `gate_up [T, 2 * I]`; `[T, I]`."""
+
+    def apply_rope(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
+        """Rotate `q [T, H, D]` and `k [T, K, D]` by float32 `cos`, `sin` `[T, D / 2]`.
+
+        The halves of a head are the pairs (GPT-NeoX's layout, as in Hugging Face files).
+        """
+
+    def write_kv(
+        self, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor
+    ) -> None:
+        """Store `k`, `v` `[T, K, D]` at slots (`block_id * block_size + offset`) of the cache."""
+
+    def paged_attention(
+        self,
+        q: Tensor,
+        k_cache: Tensor,
+        v_cache: Tensor,
+        meta: AttentionMetadata,
+        scale: float,
+    ) -> Tensor:
+        """Causal attention of `q [T, H, D]` over each sequence's cached tokens; `[T, H, D]`.
+
+        Caches are `[num_blocks, block_size, K, D]`, already hold this step's tokens, and must be
+        finite everywhere (start from zeros): what is masked is multiplied by zero, not skipped.
+        """
+
+
+def get_kernels(device: torch.device, dtype: torch.dtype) -> Kernels:
+    """The fastest implementation that computes `dtype` on `device`."""
+    from mini_vllm.kernels import reference
+
+    return reference
+
+
+def multiplies_bf16() -> bool:
+    """Whether this CPU has bfloat16 matrix units; without them bfloat16 products are emulated."""
+    import torch
+
+    has = torch.cpu.get_capabilities()
+    return any(has.get(unit, False) for unit in ("avx512_bf16", "amx_bf16", "bf16"))

@@ -1,0 +1,116 @@
+"""From a model's name to a decoder that runs. Torch is imported when a model is loaded.
+
+Invariant: a model that loads is whole and of a known kind; anything else is a `ModelLoadError`
+of one line before the weights take memory.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mini_vllm.errors import InvalidInputError, ModelLoadError
+from mini_vllm.model.config import ModelConfig
+from mini_vllm.model.files import ModelFiles, resolve_model
+from mini_vllm.model.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import torch
+
+    from mini_vllm.model.decoder import Decoder
+    from mini_vllm.model.weights import WeightSource
+
+__all__ = ["LoadedModel", "ModelFiles", "load_model", "resolve_model"]
+
+_MOST_JSON_BYTES = 64 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model ready to run; `tokenizer` is None for a folder without a `tokenizer.json`."""
+
+    name: str
+    config: ModelConfig
+    decoder: Decoder
+    tokenizer: Tokenizer | None
+    dtype: torch.dtype
+
+
+def load_model(name: str, dtype: str = "auto") -> LoadedModel:
+    """Load the model `name` (see `resolve_model`) on the CPU.
+
+    `dtype` is "float32", "bfloat16", or "auto": bfloat16 where the CPU multiplies it natively,
+    float32 elsewhere.
+
+    Raises:
+        ModelLoadError: naming the file, what is wrong with it, and what to do.
+        InvalidInputError: an unknown `dtype`.
+    """
+    files = resolve_model(name)
+    torch_dtype = _torch_dtype(dtype)
+    from mini_vllm.model.decoder import Decoder
+    from mini_vllm.model.weights import load_weights
+
+    config, source, tokenizer = _read_gguf(files) if files.kind == "gguf" else _read_folder(files)
+    decoder = Decoder(config, load_weights(config, source, torch_dtype))
+    return LoadedModel(name, config, decoder, tokenizer, torch_dtype)
+
+
+def _read_gguf(files: ModelFiles) -> tuple[ModelConfig, WeightSource, Tokenizer]:
+    from mini_vllm.model.gguf_header import read_header
+    from mini_vllm.model.gguf_weights import GGUFWeights
+
+    header = read_header(files.path)
+    parts = header.metadata.get("split.count")
+    if isinstance(parts, int) and parts > 1:
+        raise ModelLoadError(
+            f"{files.path}: one of {parts} parts; merge them with llama.cpp's gguf-split --merge"
+        )
+    names = {tensor.name for tensor in header.tensors}
+    config = ModelConfig.from_gguf(header.metadata, names, str(files.path))
+    source = GGUFWeights(files.path, header, config)
+    return config, source, Tokenizer.from_gguf(header.metadata)
+
+
+def _read_folder(files: ModelFiles) -> tuple[ModelConfig, WeightSource, Tokenizer | None]:
+    from mini_vllm.model.safetensors_weights import SafetensorsWeights
+
+    folder = files.path
+    generation = folder / "generation_config.json"
+    config = ModelConfig.from_hf(
+        _read_json(folder / "config.json"),
+        _read_json(generation) if generation.is_file() else None,
+        str(folder / "config.json"),
+    )
+    has_tokenizer = (folder / "tokenizer.json").is_file()
+    tokenizer = Tokenizer.from_folder(folder) if has_tokenizer else None
+    return config, SafetensorsWeights(folder), tokenizer
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        if path.stat().st_size > _MOST_JSON_BYTES:
+            raise ValueError(f"{path.stat().st_size} bytes are too many")
+        content = json.loads(path.read_text("utf-8"))
+        if not isinstance(content, dict):
+            raise TypeError("not a JSON object")
+    except (OSError, ValueError, TypeError, RecursionError) as error:
+        raise ModelLoadError(f"cannot read {path}: {error}; download it again") from None
+    return content
+
+
+def _torch_dtype(dtype: str) -> torch.dtype:
+    import torch
+
+    from mini_vllm.kernels import multiplies_bf16
+
+    known = {
+        "auto": torch.bfloat16 if multiplies_bf16() else torch.float32,
+        "float32": torch.float32,
+        "bfloat16": torch.bfloat16,
+    }
+    if dtype not in known:
+        raise InvalidInputError(f"dtype must be one of {', '.join(known)}, got {dtype!r}", "dtype")
+    return known[dtype]

@@ -1,0 +1,42 @@
+"""Sequences laid out in a paged cache, for tests that play the engine's part."""
+
+from __future__ import annotations
+
+import random
+
+import torch
+
+from mini_vllm.kernels.metadata import AttentionMetadata
+
+
+def shuffled_block_tables(
+    context_lens: list[int], block_size: int, num_blocks: int, seed: int = 0
+) -> list[list[int]]:
+    """Distinct blocks in random order for each sequence; never block 0, the null block."""
+    blocks = list(range(1, num_blocks))
+    random.Random(seed).shuffle(blocks)
+    return [[blocks.pop() for _ in range(-(-n // block_size))] for n in context_lens]
+
+
+def attention_metadata(
+    query_lens: list[int], context_lens: list[int], block_tables: list[list[int]], block_size: int
+) -> AttentionMetadata:
+    """The metadata of a step over sequences given in batch order, decodes first."""
+    starts = [sum(query_lens[:i]) for i in range(len(query_lens) + 1)]
+    width = max(len(blocks) for blocks in block_tables)
+    slots = [
+        blocks[position // block_size] * block_size + position % block_size
+        for query, context, blocks in zip(query_lens, context_lens, block_tables, strict=True)
+        for position in range(context - query, context)
+    ]
+    return AttentionMetadata(
+        query_start_loc=torch.tensor(starts),
+        seq_lens=torch.tensor(context_lens),
+        block_table=torch.tensor(
+            [blocks + [0] * (width - len(blocks)) for blocks in block_tables], dtype=torch.int32
+        ),
+        slot_mapping=torch.tensor(slots),
+        num_decodes=query_lens.count(1),
+        query_lens=query_lens,
+        context_lens=context_lens,
+    )

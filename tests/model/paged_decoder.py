@@ -1,0 +1,44 @@
+"""Drives a decoder as the engine does: several sequences, one paged cache, steps of any mixture."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kernels.paging import attention_metadata, shuffled_block_tables
+from mini_vllm.model.decoder import Decoder
+
+
+class PagedDecoder:
+    """Sequences of known final lengths, in shuffled blocks of a cache that starts full of noise."""
+
+    def __init__(self, decoder: Decoder, lengths: list[int], block_size: int = 4) -> None:
+        self._decoder = decoder
+        self._block_size = block_size
+        num_blocks = 1 + sum(-(-n // block_size) for n in lengths) + 3
+        self._tables = shuffled_block_tables(lengths, block_size, num_blocks)
+        config = decoder.config
+        shape = (num_blocks, block_size, config.num_key_value_heads, config.head_dim)
+        dtype = decoder.weights.embedding.dtype
+        self._caches = [
+            (torch.full(shape, 50.0, dtype=dtype), torch.full(shape, 50.0, dtype=dtype))
+            for _ in range(config.num_hidden_layers)
+        ]
+        self._computed = [0] * len(lengths)
+
+    @torch.inference_mode()
+    def step(self, tokens: dict[int, list[int]]) -> dict[int, Tensor]:
+        """Logits of the next tokens of some sequences, all in one forward pass."""
+        order = sorted(tokens, key=lambda seq: len(tokens[seq]) > 1)
+        queries = [len(tokens[seq]) for seq in order]
+        starts = [self._computed[seq] for seq in order]
+        contexts = [start + n for start, n in zip(starts, queries, strict=True)]
+        meta = attention_metadata(
+            queries, contexts, [self._tables[seq] for seq in order], self._block_size
+        )
+        ids = torch.tensor([token for seq in order for token in tokens[seq]])
+        positions = torch.cat([torch.arange(s, c) for s, c in zip(starts, contexts, strict=True)])
+        hidden = self._decoder.forward(ids, positions, self._caches, meta)
+        for seq, context in zip(order, contexts, strict=True):
+            self._computed[seq] = context
+        return dict(zip(order, self._decoder.logits(hidden).split(queries), strict=True))
