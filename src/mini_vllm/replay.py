@@ -27,6 +27,9 @@ from mini_vllm.core.scheduler import (
 )
 from mini_vllm.errors import InvalidInputError
 
+MAX_NUM_BLOCKS, MAX_STEP = 1_000_000, 1_000_000
+"""What a workload may ask for: no more memory, and no more empty steps, than a machine has."""
+
 
 def sampled_token(request_id: str, num_tokens: int) -> int:
     """The token that request `request_id` samples when it holds `num_tokens` tokens."""
@@ -58,7 +61,9 @@ class Workload:
         """
         document = _mapping(document, "workload", {"config", "requests", "aborts"})
         known = {field.name for field in fields(SchedulerConfig)}
-        config = SchedulerConfig(**_mapping(document.get("config"), "config", known, "num_blocks"))
+        settings = _mapping(document.get("config"), "config", known, "num_blocks")
+        _count(settings["num_blocks"], "config.num_blocks", 2, MAX_NUM_BLOCKS)
+        config = SchedulerConfig(**settings)
         arrivals = [
             _arrival(entry, position)
             for position, entry in enumerate(_list(document.get("requests"), "requests"))
@@ -71,9 +76,9 @@ class Workload:
         for position, entry in enumerate(_list(document.get("aborts", []), "aborts")):
             where = f"aborts[{position}]"
             abort = _mapping(entry, where, {"step", "id"}, "step", "id")
-            if abort["id"] not in ids:
+            if not isinstance(abort["id"], str) or abort["id"] not in ids:
                 raise InvalidInputError(f"{where}.id: no request {abort['id']!r}", "aborts")
-            aborts.append((_count(abort["step"], f"{where}.step"), abort["id"]))
+            aborts.append((_count(abort["step"], f"{where}.step", most=MAX_STEP), abort["id"]))
         aborts.sort(key=lambda abort: abort[0])
         return cls(config, arrivals, aborts)
 
@@ -120,7 +125,8 @@ def replay(workload: Workload) -> dict[str, Any]:
         seconds += perf_counter() - began
 
         seq_steps += len(output.num_scheduled_tokens)
-        if not output.num_scheduled_tokens and not arrivals and scheduler.has_requests:
+        idle = not output.num_scheduled_tokens and not output.preempted
+        if idle and not arrivals and not aborts and scheduler.has_requests:
             stuck = scheduler.waiting.peek()
             raise InvalidInputError(
                 f"step {step}: request {stuck.request_id!r} with {stuck.num_tokens} tokens no "
@@ -148,8 +154,11 @@ def _arrival(entry: Any, position: int) -> Arrival:
     where = f"requests[{position}]"
     known = {"id", "arrival_step", "prompt_token_ids", "max_tokens", "priority"}
     entry = _mapping(entry, where, known, "id", "arrival_step", "prompt_token_ids", "max_tokens")
-    if not isinstance(entry["id"], str):
-        raise InvalidInputError(f"{where}.id: must be a string, got {entry['id']!r}", "requests")
+    request_id = entry["id"]
+    if not isinstance(request_id, str) or not request_id.isprintable():
+        raise InvalidInputError(
+            f"{where}.id: must be a printable string, got {request_id!r}", "requests"
+        )
     prompt = _list(entry["prompt_token_ids"], f"{where}.prompt_token_ids")
     if not prompt:
         raise InvalidInputError(f"{where}.prompt_token_ids: is empty", "requests")
@@ -160,13 +169,14 @@ def _arrival(entry: Any, position: int) -> Arrival:
         raise InvalidInputError(f"{where}.priority: not an integer: {priority!r}", "requests")
     max_tokens = _count(entry["max_tokens"], f"{where}.max_tokens", least=1)
     request = Request(
-        entry["id"],
+        request_id,
         prompt,
         SamplingParams(max_tokens=max_tokens, temperature=0.0, ignore_eos=True),
         arrival_time=position,
         priority=priority,
     )
-    return Arrival(_count(entry["arrival_step"], f"{where}.arrival_step"), request)
+    step = _count(entry["arrival_step"], f"{where}.arrival_step", most=MAX_STEP)
+    return Arrival(step, request)
 
 
 def _mapping(value: Any, where: str, known: set[str], *required: str) -> dict[str, Any]:
@@ -189,9 +199,9 @@ def _list(value: Any, where: str) -> list[Any]:
     return value
 
 
-def _count(value: Any, where: str, least: int = 0) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value < 2**63:
+def _count(value: Any, where: str, least: int = 0, most: int = 2**63 - 1) -> int:
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise InvalidInputError(
-            f"{where}: must be an integer of at least {least}, got {value!r}", where
+            f"{where}: must be an integer from {least} to {most}, got {value!r:.80}", where
         )
     return value

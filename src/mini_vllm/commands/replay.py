@@ -28,7 +28,11 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help=f"print the scheduler's cost instead: best of {TIMED_RUNS} runs, in microseconds "
         "per scheduled sequence and step",
     )
-    parser.add_argument("--json", action="store_true", help="print the --time figures as JSON")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print what is printed as JSON (the decisions always are)",
+    )
 
 
 def run(args: argparse.Namespace) -> int:

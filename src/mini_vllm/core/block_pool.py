@@ -146,7 +146,7 @@ class BlockPool:
         for block in blocks:
             block.ref_cnt = 1
             if block.block_hash is not None:
-                self._evict(block)
+                self.forget(block)
         return blocks
 
     def touch(self, blocks: Iterable[KVCacheBlock]) -> None:
@@ -183,7 +183,8 @@ class BlockPool:
         self._twins.clear()
         return True
 
-    def _evict(self, block: KVCacheBlock) -> None:
+    def forget(self, block: KVCacheBlock) -> None:
+        """Drops what is remembered of a cached block; its twin, if any, is found instead."""
         block_hash = block.block_hash
         assert block_hash is not None
         block.block_hash = None

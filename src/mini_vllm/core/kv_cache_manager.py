@@ -168,8 +168,14 @@ class KVCacheManager:
         the shorter it is, because more requests share it.
         """
         table = self._tables.pop(request.request_id, None)
-        if table is not None:
-            self.block_pool.free_blocks(reversed(table.blocks))
+        if table is None:
+            return
+        # A request preempted after its turn in this step gave its blocks hashes and will not
+        # compute them: nobody may find these.
+        num_computed = request.num_computed_tokens // self.block_size
+        for block in table.blocks[num_computed : table.num_cached]:
+            self.block_pool.forget(block)
+        self.block_pool.free_blocks(reversed(table.blocks))
 
     def reset_prefix_cache(self) -> bool:
         """Forgets all cached content; refused (False) while any request holds blocks."""

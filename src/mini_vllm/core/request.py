@@ -137,16 +137,15 @@ class Request:
 def append_output_token(request: Request, token_id: int, max_model_len: int) -> bool:
     """Appends a sampled token and says whether the request has ended (and sets its status).
 
-    End of sequence and stop tokens count from `min_tokens` on; then the length limits.
-    Source: vLLM `vllm/v1/core/sched/utils.py`, `check_stop`.
+    End of sequence and stop tokens count from `min_tokens` on; the length limits always.
+    Source: vLLM `vllm/v1/core/sched/utils.py`, `check_stop` (there, `min_tokens` beyond the
+    context leaves the request running with nothing left to schedule).
     """
     token_ids = request.token_ids
     token_ids.append(token_id)
     num_tokens = len(token_ids)
     num_output = num_tokens - request.num_prompt_tokens
-    if num_output < request.min_tokens:
-        return False
-    if token_id in request.stop_token_ids:
+    if num_output >= request.min_tokens and token_id in request.stop_token_ids:
         request.status = RequestStatus.FINISHED_STOPPED
         if token_id not in request.eos_token_ids:
             request.stop_reason = token_id

@@ -13,6 +13,8 @@ from typing import Any
 
 from mini_vllm.errors import InvalidInputError
 
+MAX_SEQUENCES = 16384
+"""Most sequences of one request (vLLM's `VLLM_MAX_N_SEQUENCES` default)."""
 MAX_LOGPROBS = 20
 """Most alternatives per token that a request may ask for (vLLM's `--max-logprobs` default)."""
 
@@ -117,6 +119,16 @@ class SamplingParams:
             if getattr(self, name) is not None:
                 _require_int(name, getattr(self, name))
         for name in (
+            "ignore_eos",
+            "detokenize",
+            "skip_special_tokens",
+            "include_stop_str_in_output",
+        ):
+            if not isinstance(getattr(self, name), bool):
+                raise InvalidInputError(
+                    f"{name} must be true or false, got {getattr(self, name)!r}", name
+                )
+        for name in (
             "presence_penalty",
             "frequency_penalty",
             "repetition_penalty",
@@ -127,7 +139,8 @@ class SamplingParams:
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise InvalidInputError(f"{name} must be a number, got {value!r}", name)
-            if not math.isfinite(value):
+            # Integers of any size are finite, but `math.isfinite` cannot convert a huge one.
+            if isinstance(value, float) and not math.isfinite(value):
                 raise InvalidInputError(f"{name} must be finite, got {value}", name)
         stop = [self.stop] if isinstance(self.stop, str) else self.stop
         if stop is not None and not (
@@ -138,7 +151,7 @@ class SamplingParams:
             )
         ids = self.stop_token_ids
         if ids is not None and not (
-            isinstance(ids, list) and all(isinstance(i, int) and i >= 0 for i in ids)
+            isinstance(ids, list) and all(type(i) is int and i >= 0 for i in ids)
         ):
             raise InvalidInputError(
                 f"stop_token_ids must be a list of token ids, got {ids!r}", "stop_token_ids"
@@ -151,11 +164,12 @@ class SamplingParams:
                     f"{name} must be {allowed}, got {getattr(self, name)}", name
                 )
 
-        require(self.n >= 1, "n", "at least 1")
+        require(1 <= self.n <= MAX_SEQUENCES, "n", f"in [1, {MAX_SEQUENCES}]")
         require(-2 <= self.presence_penalty <= 2, "presence_penalty", "in [-2, 2]")
         require(-2 <= self.frequency_penalty <= 2, "frequency_penalty", "in [-2, 2]")
-        require(self.repetition_penalty > 0, "repetition_penalty", "greater than 0")
-        require(self.temperature >= 0, "temperature", "at least 0")
+        # The bounds keep the arithmetic finite in float32, where vLLM has none.
+        require(1e-6 <= self.repetition_penalty <= 1e6, "repetition_penalty", "in [1e-6, 1e6]")
+        require(0 <= self.temperature <= 1e6, "temperature", "in [0, 1e6]")
         require(0 < self.top_p <= 1, "top_p", "in (0, 1]")
         require(self.top_k >= -1, "top_k", "-1 or 0 (all tokens), or at least 1")
         require(0 <= self.min_p <= 1, "min_p", "in [0, 1]")
@@ -182,6 +196,8 @@ class SamplingParams:
 def _require_int(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidInputError(f"{name} must be an integer, got {value!r}", name)
+    if name != "seed" and abs(value) >= 2**31:
+        raise InvalidInputError(f"{name} must be below 2**31, got {value}", name)
 
 
 def _checked_bias(bias: dict[Any, Any]) -> dict[int, float]:
@@ -194,7 +210,7 @@ def _checked_bias(bias: dict[Any, Any]) -> dict[int, float]:
     for key, value in bias.items():
         try:
             token_id, amount = int(key), float(value)
-        except (TypeError, ValueError):
+        except (TypeError, ValueError, OverflowError):
             raise InvalidInputError(
                 f"logit_bias must map token ids to numbers, got {key!r}: {value!r}", "logit_bias"
             ) from None

@@ -69,6 +69,11 @@ class SchedulerConfig:
                 raise InvalidInputError(
                     f"{name} must be an integer of at least {least}, got {value!r}", name
                 )
+        if not isinstance(self.enable_prefix_caching, bool):
+            raise InvalidInputError(
+                f"enable_prefix_caching must be true or false, got {self.enable_prefix_caching!r}",
+                "enable_prefix_caching",
+            )
         if self.policy not in ("fcfs", "priority"):
             raise InvalidInputError(
                 f"policy must be 'fcfs' or 'priority', got {self.policy!r}", "policy"
@@ -197,16 +202,14 @@ class Scheduler:
         running = self.running
         allocate_slots = self.kv_cache_manager.allocate_slots
         threshold = self.config.long_prefill_token_threshold
-        last_position = self.config.max_model_len - 1
         index = 0
         while index < len(running) and budget > 0:
             request = running[index]
-            num_computed = request.num_computed_tokens
-            num_new = len(request.token_ids) - num_computed
+            num_new = len(request.token_ids) - request.num_computed_tokens
             if num_new > 1:
                 if 0 < threshold < num_new:
                     num_new = threshold
-                num_new = min(num_new, budget, last_position - num_computed)
+                num_new = min(num_new, budget)
 
             new_blocks = allocate_slots(request, num_new)
             while new_blocks is None:

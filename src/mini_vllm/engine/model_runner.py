@@ -9,6 +9,8 @@ Source: vLLM v0.22.1 `vllm/v1/worker/gpu_model_runner.py`, `GPUModelRunner.execu
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
@@ -53,9 +55,8 @@ class ModelRunner:
             model_config.num_key_value_heads,
             model_config.head_dim,
         )
-        # zeros() maps pages only when they are written: an idle cache costs nothing.
         self.kv_caches = [
-            (torch.zeros(shape, dtype=dtype), torch.zeros(shape, dtype=dtype))
+            (_zeros(shape, dtype), _zeros(shape, dtype))
             for _ in range(model_config.num_hidden_layers)
         ]
         columns = SamplingColumns(config.max_num_seqs)
@@ -138,3 +139,12 @@ class ModelRunner:
             logits = self.decoder.logits(hidden[start : start + len(chosen)])
             found += top_logprobs(torch.log_softmax(logits, dim=-1), chosen, [wanted] * len(chosen))
         return found
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
+    """Zeros whose pages are mapped only when they are written: an idle cache costs nothing.
+
+    torch.zeros would write them all.
+    """
+    size = math.prod(shape) * dtype.itemsize
+    return torch.from_numpy(np.zeros(size, np.uint8)).view(dtype).view(shape)
