@@ -29,7 +29,8 @@ ROOM_FOR_ANSWER = 256
 
 def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--system", metavar="TEXT", help="system message to begin with")
-    add_sampling_flags(parser, max_tokens=None)
+    # A small model left to itself at temperature 1 rambles, and does not end.
+    add_sampling_flags(parser, max_tokens=512, temperature=0.7)
     add_engine_flags(parser)
 
 

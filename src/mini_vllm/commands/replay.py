@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import gzip
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,14 @@ from mini_vllm.errors import InvalidInputError
 from mini_vllm.replay import Workload, replay
 
 TIMED_RUNS = 5
+MAX_BYTES = 256 * 2**20
+"""Largest workload read; a compressed one could be made to fill any memory."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("workload", type=Path, metavar="WORKLOAD.json", help="recorded workload")
+    parser.add_argument(
+        "workload", type=Path, metavar="WORKLOAD.json", help="recorded workload; .gz too"
+    )
     parser.add_argument(
         "--out",
         type=Path,
@@ -73,9 +79,15 @@ def _print_cost(document: Any, as_json: bool) -> None:
 
 
 def _read_json(path: Path) -> Any:
+    opener = gzip.open if path.suffix == ".gz" else open
     try:
-        return json.loads(path.read_bytes())
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {path}: {error.strerror}") from None
+        with opener(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+        if len(content) > MAX_BYTES:
+            raise InvalidInputError(f"{path} holds more than {MAX_BYTES} bytes of JSON")
+        return json.loads(content)
+    except (OSError, EOFError, zlib.error) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise InvalidInputError(f"cannot read {path}: {reason}") from None
     except (ValueError, RecursionError) as error:
         raise InvalidInputError(f"{path} is not JSON: {error}") from None

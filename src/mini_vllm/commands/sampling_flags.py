@@ -25,8 +25,10 @@ _FIELDS = (
 )
 
 
-def add_sampling_flags(parser: argparse.ArgumentParser, *, max_tokens: int | None) -> None:
-    """Adds a flag for each parameter; `max_tokens` is the command's own default."""
+def add_sampling_flags(
+    parser: argparse.ArgumentParser, *, max_tokens: int, temperature: float = 1.0
+) -> None:
+    """Adds a flag for each parameter; the two given are the command's own defaults."""
     group = parser.add_argument_group("sampling")
 
     def add(name: str, help: str, kind: type, **kwargs: Any) -> None:
@@ -35,7 +37,7 @@ def add_sampling_flags(parser: argparse.ArgumentParser, *, max_tokens: int | Non
 
     add("max_tokens", "most tokens to generate", int, default=max_tokens)
     add("min_tokens", "fewest tokens to generate", int)
-    add("temperature", "0 always takes the likeliest token", float)
+    add("temperature", "0 always takes the likeliest token", float, default=temperature)
     add("top_p", "keep the likeliest tokens up to this probability", float)
     add("top_k", "keep this many likeliest tokens; 0 keeps all", int)
     add("min_p", "drop tokens below this share of the likeliest", float)
