@@ -44,7 +44,7 @@ class EngineConfig:
     enable_prefix_caching: bool = True
     long_prefill_token_threshold: int = 0
     scheduling_policy: str = "fcfs"
-    kv_cache_memory_bytes: int = 512 * 1024 * 1024
+    kv_cache_memory_bytes: int = 1024 * 1024 * 1024
     num_gpu_blocks_override: int | None = None
     seed: int = 0
     num_threads: int | None = None

@@ -22,7 +22,7 @@ from mini_vllm.core.sampling_params import SamplingParams
 from mini_vllm.core.scheduler import EngineCoreOutput, SchedulerConfig, SchedulerOutput
 from mini_vllm.engine.config import EngineConfig
 from mini_vllm.engine.engine_core import EngineCore
-from mini_vllm.engine.memory import fit_kv_cache
+from mini_vllm.engine.memory import fit_kv_cache, keep_freed_memory
 from mini_vllm.engine.model_runner import ModelRunner
 from mini_vllm.engine.output_processor import OutputProcessor
 from mini_vllm.engine.outputs import RequestMetrics, RequestOutput
@@ -90,6 +90,7 @@ class Engine:
             policy=config.scheduling_policy,
         )
         runner = ModelRunner(model.decoder, model.config, scheduler_config, model.dtype)
+        keep_freed_memory()  # after the weights and the cache, which are never freed
         self.core = EngineCore(scheduler_config, runner)
         self._outputs = OutputProcessor(self.tokenizer)
         self._running: dict[str, _Running] = {}

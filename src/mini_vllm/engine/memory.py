@@ -1,4 +1,6 @@
-"""How many blocks the KV cache gets, and how long a context that allows. Torch-free.
+"""How many blocks the KV cache gets, how long a context that allows, and how memory is kept.
+
+Torch-free.
 
 Invariant: a request that is let in can always be finished by itself, since the cache holds at
 least `max_model_len` tokens.
@@ -8,12 +10,15 @@ Source: vLLM v0.22.1 `vllm/v1/core/kv_cache_utils.py`, `check_enough_kv_cache_me
 
 from __future__ import annotations
 
+import ctypes
 import os
 from pathlib import Path
 
 from mini_vllm.engine.config import EngineConfig
 from mini_vllm.errors import InvalidInputError
 from mini_vllm.model.config import ModelConfig
+
+_MALLOPT = {"M_TRIM_THRESHOLD": -1, "M_MMAP_MAX": -4, "M_ARENA_MAX": -8}  # malloc.h
 
 
 def fit_kv_cache(
@@ -69,6 +74,24 @@ def available_memory() -> int | None:
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError, AttributeError):
         return None
+
+
+def keep_freed_memory() -> None:
+    """Tells glibc to keep what a step frees for the next one.
+
+    By default it maps every large tensor anew and gives it back after use, so that each step pays
+    for a page fault every 4 KiB: half of a decode step with long contexts. vLLM asks its users to
+    preload tcmalloc for the same reason. Elsewhere than with glibc nothing happens.
+    """
+    try:
+        libc = ctypes.CDLL(None)
+        libc.gnu_get_libc_version  # noqa: B018
+        mallopt = libc.mallopt
+    except (OSError, AttributeError, TypeError):
+        return
+    # One arena: those of other threads cannot hold more than 64 MiB in a piece.
+    for option, value in (("M_ARENA_MAX", 1), ("M_MMAP_MAX", 0), ("M_TRIM_THRESHOLD", 2**31 - 1)):
+        mallopt(_MALLOPT[option], value)
 
 
 def _mib(size: int) -> str:
