@@ -1,0 +1,1 @@
+"""The folder a person publishes: pages made of evidence, and an index of them."""

@@ -1,0 +1,16 @@
+from __future__ import annotations
+
+import pytest
+from markupsafe import Markup
+
+from trackrecord.portfolio import plots
+
+
+@pytest.fixture
+def no_plots(monkeypatch):
+    """Pages at once: for tests that do not look at the pictures."""
+
+    def instead(name, title, alt, draw):
+        return plots.Plot(name, title, alt, Markup('<svg role="img"></svg>'), b"", b"")
+
+    monkeypatch.setattr(plots, "_plot", instead)
