@@ -1,0 +1,3 @@
+from trackrecord.upstream.index.query import Index
+
+__all__ = ["Index"]
