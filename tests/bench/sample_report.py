@@ -47,6 +47,7 @@ def sample_report(model_name: str = "smollm2-135m", cpu: str = "A processor @ 2.
             packages={"torch": "2.13.0", "numpy": "2.4.6"},
         ),
         threads=2,
+        other_programs=Figure(0.012, "share"),
         cold_start=ColdStart(
             prompt_tokens=128,
             ready=summarise([3.1, 3.3], "s"),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import platform
 import re
+import time
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from mini_vllm import LLM
 from mini_vllm.bench.budget import Budget
 from mini_vllm.bench.cold_start import measure_cold_start
-from mini_vllm.bench.machine import peak_rss_bytes, probe
+from mini_vllm.bench.machine import OtherPrograms, peak_rss_bytes, probe
 from mini_vllm.bench.measure import OfflineRunner, check_context, measure
 from mini_vllm.bench.workloads import WORKLOADS, Workload
 from mini_vllm.engine.config import EngineConfig
@@ -85,6 +86,35 @@ def test_a_cold_start_is_timed_in_a_fresh_process(small_engine):
 def test_a_cold_start_that_fails_says_why(tmp_path):
     with pytest.raises(MiniVLLMError, match=r"did not reach its first token: .*ModelLoadError"):
         measure_cold_start(EngineConfig(str(tmp_path)), Budget(0))
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "share"),
+    [
+        ((100.0, 40.0, 10.0), (110.0, 44.0, 13.0), 0.3),
+        ((100.0, 40.0, 10.0), (110.0, 40.0, 20.1), 0.0),
+        ((100.0, 40.0, 10.0), (100.0, 40.0, 10.0), None),
+        (None, None, None),
+    ],
+)
+def test_other_programs_took_what_was_neither_idle_nor_ours(monkeypatch, then, now, share):
+    times = iter((then, now))
+    monkeypatch.setattr(OtherPrograms, "_times", staticmethod(lambda: next(times)))
+    assert OtherPrograms().share() == pytest.approx(share)
+
+
+def test_our_own_work_is_not_other_programs():
+    def busy_seconds(seconds):
+        start = time.process_time()
+        while time.process_time() - start < seconds:
+            pass
+
+    total, idle, own = OtherPrograms._times() or pytest.skip("only Linux tells")
+    busy_seconds(0.3)
+    total_after, idle_after, own_after = OtherPrograms._times()
+    assert own_after - own >= 0.25
+    assert total_after - total >= own_after - own - 0.05
+    assert idle_after >= idle
 
 
 def test_the_probe_finds_a_machine_and_nobody():

@@ -180,7 +180,7 @@ def test_weights_that_stay_in_the_caches_are_not_called_a_share_of_memory():
         for f in findings(dataclasses.replace(report, machine=slow))
         if f.title.startswith("Decode")
     ]
-    assert "much of it stays in the caches" in finding.text
+    assert "more than the 1.00 GB/s measured" in finding.text
     assert "would allow" not in finding.text
 
 
@@ -212,6 +212,14 @@ def test_limits_name_what_ran_once_and_what_was_preempted():
         "too small for batch" in line
         for line in limits(dataclasses.replace(report, workloads=crowded))
     )
+
+
+def test_limits_tell_of_a_busy_machine():
+    report = sample_report()
+    busy = dataclasses.replace(report, other_programs=Figure(0.43, "share"))
+    assert any("Other programs took 43%" in line for line in limits(busy))
+    for quiet in (report, dataclasses.replace(report, other_programs=None)):
+        assert not any("Other programs" in line for line in limits(quiet))
 
 
 def test_goodput_is_shown_when_there_is_an_objective(no_plots):

@@ -71,6 +71,34 @@ def probe(read_bytes: int = READ_BYTES, matmul_sizes: Sequence[int] = MATMUL_SIZ
     )
 
 
+class OtherPrograms:
+    """How much of the processor's time went to others than this process and those it started."""
+
+    def __init__(self) -> None:
+        self._start = self._times()
+
+    def share(self) -> float | None:
+        """Since construction, 0 to 1; None where the system does not tell. What a virtual
+        machine's host took away counts as others' too."""
+        start, now = self._start, self._times()
+        if start is None or now is None:
+            return None
+        total, idle, own = (after - before for before, after in zip(start, now, strict=True))
+        return min(1.0, max(0.0, (total - idle - own) / total)) if total else None
+
+    @staticmethod
+    def _times() -> tuple[float, float, float] | None:
+        """Seconds so far over all cores: in all, idle, and of this process and its children."""
+        try:
+            line = Path("/proc/stat").read_text(encoding="ascii").partition("\n")[0]
+        except OSError:
+            return None
+        # cpu user nice system idle iowait irq softirq steal guest guest_nice; guests count twice.
+        ticks = [int(word) for word in line.split()[1:9]]
+        tick = 1 / os.sysconf("SC_CLK_TCK")
+        return sum(ticks) * tick, sum(ticks[3:5]) * tick, sum(os.times()[:4])
+
+
 def usable_cores() -> int:
     """Cores this process may run on."""
     if hasattr(os, "sched_getaffinity"):

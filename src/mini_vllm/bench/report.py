@@ -82,7 +82,8 @@ class Report:
     """One measurement of one engine on one machine.
 
     `created` is UTC in ISO 8601; `settings` are the engine's (`EngineConfig`, less the model);
-    `peak_memory` is that of the process that ran the workloads, right after them.
+    `other_programs` is their share of the processor's time meanwhile, None where the system does
+    not tell; `peak_memory` is that of the process that ran the workloads, right after them.
     """
 
     schema: str
@@ -94,6 +95,7 @@ class Report:
     model: ModelFacts
     machine: Machine
     threads: int
+    other_programs: Figure | None
     cold_start: ColdStart
     workloads: list[WorkloadResult]
     peak_memory: Figure

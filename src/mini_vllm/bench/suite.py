@@ -28,7 +28,7 @@ from mini_vllm.bench.load import (
     Slo,
     run_load,
 )
-from mini_vllm.bench.machine import peak_rss_bytes, probe
+from mini_vllm.bench.machine import OtherPrograms, peak_rss_bytes, probe
 from mini_vllm.bench.measure import OfflineRunner, WorkloadResult, check_context, measure
 from mini_vllm.bench.report import SCHEMA, ModelFacts, Report, engine_settings, public_model_name
 from mini_vllm.bench.traffic import TRAFFICS, Costs, Traffic, choose_traffic
@@ -75,6 +75,7 @@ def run_plan(plan: Plan, progress: Progress) -> Report:
             that cannot be run.
     """
     budget = Budget(plan.budget_seconds or math.inf)
+    others = OtherPrograms()
     facts, threads, workloads, peak_memory = _measure_offline(plan, budget, progress)
     gc.collect()
     cold_start = measure_cold_start(
@@ -87,6 +88,7 @@ def run_plan(plan: Plan, progress: Progress) -> Report:
         asyncio.run(_measure_load(plan, workloads, budget, progress)) if plan.load_shares else None
     )
     progress("measuring what the machine can do")
+    machine, others_share = probe(), others.share()
     return Report(
         schema=SCHEMA,
         created=datetime.now(UTC).isoformat(timespec="seconds"),
@@ -95,8 +97,9 @@ def run_plan(plan: Plan, progress: Progress) -> Report:
         seed=plan.seed,
         settings=engine_settings(plan.config),
         model=facts,
-        machine=probe(),
+        machine=machine,
         threads=threads,
+        other_programs=None if others_share is None else Figure(others_share, "share"),
         cold_start=cold_start,
         workloads=workloads,
         peak_memory=peak_memory,

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mini_vllm import console
-from mini_vllm.bench.figures import Summary, digits, shown
+from mini_vllm.bench.figures import Summary, digits, percent, shown
 from mini_vllm.bench.workloads import WORKLOADS, select
 from mini_vllm.commands.engine_flags import add_engine_flags, engine_config
 from mini_vllm.errors import InvalidInputError
@@ -112,8 +112,15 @@ def table(report: Report, earlier: Report | None = None) -> list[str]:
         f"first token after {shown(cold.first_token)} (n={cold.ready.n})",
         f"peak memory: {shown(cold.peak_memory)} to the first token, "
         f"{shown(report.peak_memory)} over the workloads",
+        *_disturbance_note(report),
         f"the machine itself: {', '.join(ceilings)}",
     ]
+
+
+def _disturbance_note(report: Report) -> list[str]:
+    if report.other_programs is None:
+        return []
+    return [f"other programs took {percent(report.other_programs.value)} of the processor's time"]
 
 
 def _preemption_note(report: Report) -> list[str]:

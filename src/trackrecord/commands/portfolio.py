@@ -19,8 +19,6 @@ RENDER_SECONDS = 6.0
 """Left of the budget for drawing and writing."""
 LOAD_SHARES = (0.3, 0.6, 0.9)
 """Arrival rates of the load test, as shares of the measured capacity."""
-KV_CACHE_BYTES = 1024**3
-"""Holds the `batch` workload of the default model in float32 without preemption."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -55,7 +53,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     build.add_argument("--json", action="store_true", help="print what was written as JSON")
     add_engine_flags(build)
-    build.set_defaults(kv_cache_memory_bytes=KV_CACHE_BYTES)
 
 
 def run(args: argparse.Namespace) -> int:

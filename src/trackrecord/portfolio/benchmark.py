@@ -177,6 +177,7 @@ def _machine_table(report: Report) -> Table:
     rows = [
         ["Processor", machine.cpu],
         ["Cores", f"{machine.usable_cores} usable; the engine ran {report.threads} threads"],
+        ["Taken by other programs", _others(report)],
         ["Instructions", ", ".join(machine.cpu_features) or "none of those looked for"],
         ["Memory", shown(machine.memory)],
         ["Read bandwidth, measured", shown(machine.read_bandwidth)],
@@ -189,6 +190,12 @@ def _machine_table(report: Report) -> Table:
         ["Packages", ", ".join(f"{name} {found}" for name, found in machine.packages.items())],
     ]
     return Table("The machine, as it says and as measured", ["What", "Value"], rows)
+
+
+def _others(report: Report) -> str:
+    if report.other_programs is None:
+        return "not told by this system"
+    return f"{percent(report.other_programs.value)} of the processor's time while measuring"
 
 
 def _settings_table(report: Report) -> Table:

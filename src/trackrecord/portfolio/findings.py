@@ -13,6 +13,9 @@ from mini_vllm.bench.figures import Percentiles, digits, percent, quantity
 from mini_vllm.bench.load import LoadResult, Phase
 from mini_vllm.bench.report import Report
 
+BUSY = 0.05
+"""Share of the processor's time from which other programs are said to have disturbed."""
+
 
 @dataclass(frozen=True)
 class Finding:
@@ -55,7 +58,10 @@ def _decode(report: Report) -> Finding | None:
             f"alone would allow {digits(most / per_token)} tok/s."
         )
     else:
-        text += ", more than memory was measured to deliver: much of it stays in the caches."
+        text += (
+            f", more than the {quantity(most, 'bytes/s')} measured. Either the weights stay in the "
+            "processor's caches, or the machine was busier when its bandwidth was measured."
+        )
     return Finding(
         f"Decode: {percent(used / most)} of the machine's read bandwidth",
         text,
@@ -161,9 +167,14 @@ def _limits(report: Report) -> Iterator[str]:
             f"Measured once only, for want of time: {', '.join(once)}. For these there is no "
             "spread to judge by; a larger time budget measures more rounds."
         )
+    if report.other_programs and report.other_programs.value >= BUSY:
+        yield (
+            f"Other programs took {percent(report.other_programs.value)} of the processor's time "
+            "meanwhile: the engine would be faster, and the spread smaller, on an idle machine."
+        )
     yield (
-        "One machine, whatever else it was doing. The ceilings (bandwidth, matrix products) are "
-        "what plain loops reached in the same session, not a data sheet's."
+        "One machine. Its ceilings (bandwidth, matrix products) are what plain loops reached in "
+        "the same session, not a data sheet's."
     )
     yield (
         "Token ids are random: nothing here speaks of the quality of the text, and no other engine "
