@@ -10,7 +10,8 @@ stands there, for a pull request:
 - if a changed path matches one of `run_all_patterns` (regular expressions, from the start of the
   path) and none of `run_all_exclude_patterns`, every other step runs;
 - otherwise a step runs if a changed path is one of its `source_file_dependencies` or lies below
-  one, at a `/`. An entry that begins with `!` takes paths out again. There are no globs;
+  one, at a `/`. An entry that begins with `!` takes paths out again. There are no globs, and a
+  step without dependencies never runs by itself;
 - in a file whose group has `depends_on`, the file itself counts as a dependency of its steps;
 - a step with an AMD mirror runs there too, on its own dependencies and the mirror's.
 
@@ -253,12 +254,10 @@ def docs_only(paths: Sequence[str]) -> bool:
 
 def dependency_match(dependencies: Sequence[str], paths: Sequence[str]) -> str:
     """`ENTRY (PATH)` for the first path that sets a step off, or ""."""
-    excluded = [entry[1:] for entry in dependencies if entry.startswith("!")]
+    entries, paths = _without_exclusions(dependencies, paths)
     for path in paths:
-        if any(matches_dependency(entry, path) for entry in excluded):
-            continue
-        for entry in dependencies:
-            if not entry.startswith("!") and matches_dependency(entry, path):
+        for entry in entries:
+            if matches_dependency(entry, path):
                 return f"{entry} ({path})" if entry != path else entry
     return ""
 
@@ -270,11 +269,21 @@ def matches_dependency(entry: str, path: str) -> bool:
 
 
 def _name_prefix_match(dependencies: Sequence[str], paths: Sequence[str]) -> str:
+    entries, paths = _without_exclusions(dependencies, paths)
     for path in paths:
-        for entry in dependencies:
-            if not entry.startswith("!") and entry and path.startswith(entry):
+        for entry in entries:
+            if entry and path.startswith(entry):
                 return f"{entry} ({path}), as a prefix of the name only"
     return ""
+
+
+def _without_exclusions(
+    dependencies: Sequence[str], paths: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """The entries that include, and the paths that no other entry takes out."""
+    excluded = [entry[1:] for entry in dependencies if entry.startswith("!")]
+    kept = [p for p in paths if not any(matches_dependency(entry, p) for entry in excluded)]
+    return [entry for entry in dependencies if not entry.startswith("!")], kept
 
 
 def _run_all_reason(pipeline: Pipeline, paths: Sequence[str]) -> str:

@@ -143,4 +143,4 @@ def code_lines(lines: Sequence[str], first: int, last: int) -> Iterable[tuple[in
             continue
         code = text.partition("#")[0] if text.startswith("#") or "  #" in line else text
         if code:
-            yield number, code
+            yield number, code.rstrip()

@@ -1,20 +1,18 @@
 """YAML that upstream wrote: read without building objects, within limits, with line numbers.
 
-Invariant: what comes back is made of dicts, lists, strings, numbers and None. Aliases may share a
-value but are bounded in number, so that a small file cannot stand for a huge one.
+Invariant: what comes back is made of dicts, lists, strings, numbers and None, and is finite and no
+larger than the limit even where aliases are written out: a small file cannot stand for a huge one.
 """
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import yaml
 
 MAX_CHARS = 2_000_000
-MAX_ALIASES = 1_000
-_ALIAS = re.compile(r"^[^#\n]*[\s\[,:-]\*[\w-]+", re.MULTILINE)
+MAX_VALUES = 500_000
 _Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
@@ -26,13 +24,15 @@ def load_yaml(text: str) -> Any:
     """The document in `text`.
 
     Raises:
-        YamlProblem: it is malformed, too large, or built of too many aliases.
+        YamlProblem: it is malformed, or too large, written out.
     """
     _check_size(text)
     try:
-        return yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
+        document = yaml.load(text, Loader=_Loader)  # noqa: S506 - a safe loader
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise YamlProblem(_one_line(error)) from None
+    _check_values(document)
+    return document
 
 
 def item_lines(text: str, key: str) -> list[int]:
@@ -84,8 +84,18 @@ def with_tuples(value: Mapping[str, Any]) -> dict[str, Any]:
 def _check_size(text: str) -> None:
     if len(text) > MAX_CHARS:
         raise YamlProblem(f"too large: {len(text):,} characters")
-    if len(_ALIAS.findall(text)) > MAX_ALIASES:
-        raise YamlProblem(f"more than {MAX_ALIASES:,} aliases")
+
+
+def _check_values(document: Any) -> None:
+    waiting, count = [document], 0
+    while waiting:
+        value = waiting.pop()
+        inside = value.values() if isinstance(value, dict) else value
+        if isinstance(value, dict | list):
+            count += len(value)
+            if count > MAX_VALUES:
+                raise YamlProblem(f"stands for more than {MAX_VALUES:,} values")
+            waiting += inside
 
 
 def _one_line(error: Exception) -> str:
