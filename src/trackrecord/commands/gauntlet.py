@@ -1,0 +1,144 @@
+"""`trackrecord gauntlet`: the five checks that can disqualify an issue, cheapest first."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sqlite3
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mini_vllm import console
+from mini_vllm.console import printable
+from trackrecord.errors import TrackRecordError
+from trackrecord.workspace import DEFAULT_FOLDER, Workspace
+
+if TYPE_CHECKING:
+    from trackrecord.issues.store import Store
+    from trackrecord.pr.gauntlet.case import Case
+    from trackrecord.pr.gauntlet.report import Report
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "names", nargs="*", type=candidate_name, metavar="N|Tn", help="issues, or TODO notes"
+    )
+    parser.add_argument("--all", action="store_true", help="go on after a check that disqualifies")
+    parser.add_argument(
+        "--judged",
+        type=Path,
+        metavar="FILE.json",
+        help="instead, compare the claimed check with outcomes that a person judged",
+    )
+    add_case_flags(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    if bool(args.names) == bool(args.judged):
+        raise TrackRecordError("give issue numbers, or --judged FILE.json (see 'gauntlet --help')")
+    try:
+        return _judged(args) if args.judged else _gauntlet(args)
+    except sqlite3.Error as error:
+        raise TrackRecordError(
+            f"a database cannot be used ({error}): sync and index again"
+        ) from None
+
+
+def add_case_flags(parser: argparse.ArgumentParser) -> None:
+    """What `gauntlet` and `plan` share."""
+    parser.add_argument("--repo", metavar="OWNER/REPO", help="whose issues; by default the pin's")
+    parser.add_argument(
+        "--now",
+        type=_moment,
+        metavar="DATE",
+        help="count silence up to this day; by default up to the last sync",
+    )
+    parser.add_argument(
+        "--workspace", default=DEFAULT_FOLDER, metavar="DIR", help="the workbench's folder"
+    )
+
+
+def open_cases(args: argparse.Namespace, names: list[str], stack: ExitStack) -> Iterator[Case]:
+    """The cases of `names`, with the store and the index held open by `stack`.
+
+    Raises:
+        TrackRecordError: there is no store, no index, or no such candidate.
+    """
+    from trackrecord.pr.gauntlet.case import issue_case, note_case
+    from trackrecord.pr.gauntlet.thread import newest
+    from trackrecord.upstream.index import Index
+
+    workspace = Workspace.open(args.workspace)
+    settings = workspace.settings
+    store = stack.enter_context(_store(args, workspace))
+    index = stack.enter_context(Index.open(workspace))
+    now = args.now or newest(store)
+    for name in names:
+        make = note_case if name.startswith("T") else issue_case
+        yield make(store, int(name.lstrip("T#")), index, settings, now)
+
+
+def candidate_name(text: str) -> str:
+    """`123`, `#123` or `T4`; an argparse type."""
+    digits = text.lstrip("#") if text[:1] == "#" else text[1:] if text[:1] in "Tt" else text
+    if not (digits.isascii() and digits.isdecimal() and 0 < int(digits[:12]) < 10**9):
+        raise argparse.ArgumentTypeError(f"not an issue number or a note (123, T4): {text!r}")
+    return f"T{int(digits)}" if text[:1] in "Tt" else f"#{int(digits)}"
+
+
+def emit(document: Any) -> None:
+    """One JSON document in ASCII, so that a terminal is shown no byte that a stranger chose."""
+    print(json.dumps(document, indent=2, allow_nan=False))
+
+
+def _gauntlet(args: argparse.Namespace) -> int:
+    from trackrecord.issues.progress import ProgressLine
+    from trackrecord.pr.gauntlet.render import as_text
+    from trackrecord.pr.gauntlet.run import run_gauntlet
+
+    reports: list[Report] = []
+    with ExitStack() as stack, ProgressLine() as progress:
+        for case in open_cases(args, args.names, stack):
+            progress("gauntlet", len(reports), len(args.names))
+            reports.append(run_gauntlet(case, args.all))
+    if args.json:
+        emit({"reports": [report.to_json() for report in reports]})
+    else:
+        print("\n\n".join(as_text(report) for report in reports))
+    survived = all(report.survives for report in reports)
+    return console.EXIT_OK if survived else console.EXIT_NEGATIVE
+
+
+def _judged(args: argparse.Namespace) -> int:
+    from trackrecord.pr.gauntlet.agreement import as_text, compare, read_judgements
+    from trackrecord.pr.gauntlet.thread import newest
+
+    judged = read_judgements(args.judged)
+    with _store(args, Workspace.open(args.workspace)) as store:
+        found = compare(store, judged, args.now or newest(store))
+    if args.json:
+        emit(found.to_json())
+    else:
+        print("\n".join(printable(line) for line in as_text(found).split("\n")))
+    return console.EXIT_OK if found.good_enough else console.EXIT_NEGATIVE
+
+
+def _store(args: argparse.Namespace, workspace: Workspace) -> Store:
+    from trackrecord.issues.store import Store
+    from trackrecord.upstream.pin import find_pin
+
+    repo = args.repo or find_pin(workspace).repository
+    return Store.open(workspace.issues_db(repo), repo)
+
+
+def _moment(text: str) -> datetime:
+    from trackrecord.issues.models import when
+
+    moment = when(text)
+    if moment is None:
+        raise argparse.ArgumentTypeError(f"not a date: {text!r} (write 2026-01-31)")
+    return moment
