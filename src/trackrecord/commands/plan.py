@@ -1,0 +1,141 @@
+"""`trackrecord plan`: one page from an issue, and a check of the page."""
+
+from __future__ import annotations
+
+import argparse
+import sqlite3
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mini_vllm import console
+from mini_vllm.console import printable
+from trackrecord.commands.gauntlet import add_case_flags, candidate_name, emit, open_cases
+from trackrecord.errors import TrackRecordError
+from trackrecord.workspace import Workspace
+
+if TYPE_CHECKING:
+    from trackrecord.pr.gauntlet.case import Case
+    from trackrecord.pr.plan_lint import Linted
+
+MAX_BYTES = 1_000_000
+PLANS = "plans"
+_BESIDE = Path()
+"""What `--skeleton` without a folder means."""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("what", metavar="N|Tn|lint", help="an issue, a TODO note, or 'lint'")
+    parser.add_argument("file", nargs="?", type=Path, metavar="FILE", help="the plan to lint")
+    parser.add_argument(
+        "--out", type=Path, metavar="FILE", help="where the plan goes; by default the workspace"
+    )
+    parser.add_argument(
+        "--skeleton",
+        nargs="?",
+        type=Path,
+        const=_BESIDE,
+        metavar="DIR",
+        help="also write the regression test's file, below DIR (a clone) or beside the plan",
+    )
+    parser.add_argument("--force", action="store_true", help="replace files that are there")
+    add_case_flags(parser)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+
+
+def run(args: argparse.Namespace) -> int:
+    try:
+        return _lint(args) if args.what == "lint" else _plan(args)
+    except sqlite3.Error as error:
+        words = f"a database cannot be used ({error}): sync and index again"
+        raise TrackRecordError(words) from None
+
+
+def _plan(args: argparse.Namespace) -> int:
+    from trackrecord.pr.gauntlet.run import run_gauntlet
+    from trackrecord.pr.plan import build_plan
+
+    if args.file is not None:
+        raise TrackRecordError(f"only 'lint' takes a file, got {str(args.file)!r}")
+    try:
+        name = candidate_name(args.what)
+    except argparse.ArgumentTypeError as error:
+        raise TrackRecordError(str(error)) from None
+    with ExitStack() as stack:
+        (case,) = open_cases(args, [name], stack)
+        report = run_gauntlet(case, run_all=True)
+        text = build_plan(case, report).render()
+        folder = Workspace.open(args.workspace).root / PLANS
+        path: Path = args.out or folder / f"{name.lstrip('#')}.md"
+        skeleton = _skeleton(args, case, path) if args.skeleton is not None else None
+    if args.out is None:
+        Workspace.open(args.workspace).create()
+    files = {path: text, **({skeleton[0]: skeleton[1]} if skeleton else {})}
+    _write(files, args.force)
+    if args.json:
+        document = {"name": name, "file": str(path), "plan": text, "gauntlet": report.to_json()}
+        emit(document | {"skeleton": str(skeleton[0]) if skeleton else None})
+        return console.EXIT_OK
+    print("\n".join(printable(line) for line in text.split("\n")))
+    for written in files:
+        console.say(f"wrote {printable(str(written))}")
+    if not report.survives:
+        console.say(f"{name} has not passed the gauntlet: {report.verdict}")
+    return console.EXIT_OK
+
+
+def _skeleton(args: argparse.Namespace, case: Case, plan: Path) -> tuple[Path, str]:
+    from trackrecord.pr.regression import propose_test, skeleton
+
+    test = propose_test(case)
+    if test is None:
+        raise TrackRecordError(f"{case.name}: no test comes near, so there is no style to follow")
+    root = plan.parent / plan.stem if args.skeleton == _BESIDE else args.skeleton
+    return root / test.own_file, skeleton(case, test)
+
+
+def _write(files: dict[Path, str], force: bool) -> None:
+    """Writes each file whole or not at all; one that a person may have changed is kept."""
+    for path in files:
+        if path.exists() and not force:
+            raise TrackRecordError(f"{str(path)!r} is there already: --force replaces it")
+    for path, text in files.items():
+        draft = path.with_name(f".{path.name}.new")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_text(text, encoding="utf-8")
+            draft.replace(path)
+        except OSError as error:
+            raise TrackRecordError(f"cannot write {str(path)!r}: {error.strerror}") from None
+
+
+def _lint(args: argparse.Namespace) -> int:
+    from trackrecord.pr.plan_lint import lint_plan
+    from trackrecord.upstream.index import Index
+
+    if args.file is None:
+        raise TrackRecordError("plan lint needs the FILE of a plan")
+    try:
+        with args.file.open("rb") as file:
+            text = file.read(MAX_BYTES).decode("utf-8", "replace")
+    except OSError as error:
+        raise TrackRecordError(f"cannot read {str(args.file)!r}: {error.strerror}") from None
+    with Index.open(Workspace.open(args.workspace)) as index:
+        found = lint_plan(text, index)
+    if args.json:
+        problems = [{"rule": p.rule, "line": p.line, "text": p.text} for p in found.problems]
+        counts = {"anchors": found.anchors, "open_questions": found.open_questions}
+        emit({"file": str(args.file), "passes": found.passes, **counts, "problems": problems})
+    else:
+        _print_lint(str(args.file), found)
+    return console.EXIT_OK if found.passes else console.EXIT_NEGATIVE
+
+
+def _print_lint(file: str, found: Linted) -> None:
+    for problem in found.problems:
+        where = f"{file}:{problem.line}" if problem.line else file
+        print(printable(f"{where}: {problem.rule}: {problem.text}"))
+    count = len(found.problems)
+    verdict = "a plan" if found.passes else f"not yet a plan, {count} to settle"
+    asked = f", {found.open_questions} questions open" if found.open_questions else ""
+    print(printable(f"{file}: {verdict} ({found.anchors} anchors{asked})"))
