@@ -12,6 +12,16 @@ from importlib import import_module
 from mini_vllm import __version__, console
 
 COMMANDS = {
+    "upstream": "pin, index and query the upstream tree",
+    "issues": "bring a repository's issues here, search them, rank what could be done",
+    "gauntlet": "put issues through the five checks that can disqualify them",
+    "plan": "write the one-page plan for an issue, or check one",
+    "preflight": "check the branch in this clone against the project's own rules",
+    "evidence": "run commands and keep what came of them, in a journal that shows tampering",
+    "pr": "write the pull request's description in upstream's template",
+    "rfc": "start or check a request for comments in upstream's form",
+    "review": "prepare the review of a pull request",
+    "trust": "show where someone stands in the project, and what would move them up",
     "portfolio": "put the track record together as a folder to publish",
 }
 

@@ -1,0 +1,1 @@
+"""The branch against the project's own rules, before a maintainer has to look."""
