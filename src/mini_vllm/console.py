@@ -50,9 +50,11 @@ def say(message: str) -> None:
 
 
 def emit_json(document: Any) -> None:
-    """The one JSON document of a `--json` run."""
-    json.dump(document, sys.stdout, indent=2, ensure_ascii=False, allow_nan=False)
-    sys.stdout.write("\n")
+    """The one JSON document of a `--json` run; what a terminal would not show is escaped in it."""
+    text = json.dumps(document, indent=2, ensure_ascii=False, allow_nan=False)
+    if not text.isascii():
+        text = "".join(c if c.isprintable() or c == "\n" else json.dumps(c)[1:-1] for c in text)
+    sys.stdout.write(f"{text}\n")
 
 
 def byte_size(text: str) -> int:

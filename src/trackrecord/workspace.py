@@ -1,7 +1,8 @@
 """The one folder that holds the workbench's state, and the person's settings inside it.
 
 Layout: `trackrecord.toml` (settings, written by the person), `pins.toml` (versions pinned beside
-the one that ships), `index/` and `issues/` (databases that can be rebuilt or synced again).
+the one that ships), `index/` and `issues/` (databases that can be rebuilt or synced again),
+`plans/`, `gauntlet/` (the last reports), `evidence/` (the journal).
 
 Invariant: reading creates nothing; the folder appears with the first write. Everything else the
 workbench stores is a cache, in the platform's cache folder.
@@ -110,6 +111,14 @@ class Workspace:
             raise WorkspaceError(f"not a repository: {repository!r} (write OWNER/REPO)")
         return self.root / "issues" / f"{repository.replace('/', '--')}.sqlite"
 
+    def plan_path(self, name: str) -> Path:
+        """Where the plan for an issue ("123") or a note of the tree ("T4") lies."""
+        return self.root / "plans" / f"{name}.md"
+
+    def gauntlet_path(self, name: str) -> Path:
+        """Where the last gauntlet report on the same candidate lies."""
+        return self.root / "gauntlet" / f"{name}.json"
+
     @property
     def settings(self) -> Settings:
         """The settings, or their defaults where there is no file.
@@ -140,6 +149,22 @@ class Workspace:
         if login and not _LOGIN.fullmatch(login):
             raise WorkspaceError(f"{path}: user.github_login is not a GitHub login: {login!r}")
         return settings
+
+
+def write_whole(path: Path, text: str) -> None:
+    """Writes `path` whole or not at all, with the folders above it.
+
+    Raises:
+        WorkspaceError: it cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}.new")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(text, encoding="utf-8")
+        draft.replace(path)
+    except OSError as error:
+        draft.unlink(missing_ok=True)
+        raise WorkspaceError(f"cannot write {str(path)!r}: {error.strerror}") from None
 
 
 def cache_folder() -> Path:

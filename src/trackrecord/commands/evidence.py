@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING
 
 from mini_vllm import console
 from mini_vllm.console import printable
+from trackrecord.commands.flags import add_common_flags
 from trackrecord.errors import TrackRecordError
 from trackrecord.pr.gitrepo import GitError, Repository
-from trackrecord.workspace import DEFAULT_FOLDER, Workspace
+from trackrecord.workspace import Workspace
 
 if TYPE_CHECKING:
     from trackrecord.pr.journal import Entry, Journal
@@ -25,10 +26,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     def action(name: str, summary: str) -> argparse.ArgumentParser:
         added = actions.add_parser(name, help=summary, description=summary)
-        added.add_argument(
-            "--workspace", default=DEFAULT_FOLDER, metavar="DIR", help="the workbench's folder"
-        )
-        added.add_argument("--json", action="store_true", help="print JSON")
+        add_common_flags(added)
         return added
 
     from trackrecord.pr.evidence import ROLES

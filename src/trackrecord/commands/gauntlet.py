@@ -9,12 +9,13 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mini_vllm import console
 from mini_vllm.console import printable
+from trackrecord.commands.flags import add_common_flags
 from trackrecord.errors import TrackRecordError
-from trackrecord.workspace import DEFAULT_FOLDER, Workspace
+from trackrecord.workspace import Workspace, write_whole
 
 if TYPE_CHECKING:
     from trackrecord.issues.store import Store
@@ -34,7 +35,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="instead, compare the claimed check with outcomes that a person judged",
     )
     add_case_flags(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -57,9 +57,7 @@ def add_case_flags(parser: argparse.ArgumentParser) -> None:
         metavar="DATE",
         help="count silence up to this day; by default up to the last sync",
     )
-    parser.add_argument(
-        "--workspace", default=DEFAULT_FOLDER, metavar="DIR", help="the workbench's folder"
-    )
+    add_common_flags(parser)
 
 
 def open_cases(args: argparse.Namespace, names: list[str], stack: ExitStack) -> Iterator[Case]:
@@ -82,17 +80,18 @@ def open_cases(args: argparse.Namespace, names: list[str], stack: ExitStack) -> 
         yield make(store, int(name.lstrip("T#")), index, settings, now)
 
 
+def save_report(workspace: Workspace, report: Report) -> None:
+    """Keeps the report for the portfolio, in place of an earlier one on the same candidate."""
+    text = json.dumps(report.to_json(), indent=1) + "\n"
+    write_whole(workspace.gauntlet_path(report.name.lstrip("#")), text)
+
+
 def candidate_name(text: str) -> str:
     """`123`, `#123` or `T4`; an argparse type."""
     digits = text.lstrip("#") if text[:1] == "#" else text[1:] if text[:1] in "Tt" else text
     if not (digits.isascii() and digits.isdecimal() and 0 < int(digits[:12]) < 10**9):
         raise argparse.ArgumentTypeError(f"not an issue number or a note (123, T4): {text!r}")
     return f"T{int(digits)}" if text[:1] in "Tt" else f"#{int(digits)}"
-
-
-def emit(document: Any) -> None:
-    """One JSON document in ASCII, so that a terminal is shown no byte that a stranger chose."""
-    print(json.dumps(document, indent=2, allow_nan=False))
 
 
 def _gauntlet(args: argparse.Namespace) -> int:
@@ -105,8 +104,9 @@ def _gauntlet(args: argparse.Namespace) -> int:
         for case in open_cases(args, args.names, stack):
             progress("gauntlet", len(reports), len(args.names))
             reports.append(run_gauntlet(case, args.all))
+            save_report(Workspace.open(args.workspace), reports[-1])
     if args.json:
-        emit({"reports": [report.to_json() for report in reports]})
+        console.emit_json({"reports": [report.to_json() for report in reports]})
     else:
         print("\n\n".join(as_text(report) for report in reports))
     survived = all(report.survives for report in reports)
@@ -121,7 +121,7 @@ def _judged(args: argparse.Namespace) -> int:
     with _store(args, Workspace.open(args.workspace)) as store:
         found = compare(store, judged, args.now or newest(store))
     if args.json:
-        emit(found.to_json())
+        console.emit_json(found.to_json())
     else:
         print("\n".join(printable(line) for line in as_text(found).split("\n")))
     return console.EXIT_OK if found.good_enough else console.EXIT_NEGATIVE

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import math
 import sqlite3
 from collections.abc import Callable
@@ -13,10 +12,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mini_vllm import console
+from trackrecord.commands.flags import add_common_flags
 from trackrecord.issues.errors import IssuesError, RecordError
 from trackrecord.issues.progress import ProgressLine
 from trackrecord.issues.token import DEFAULT_API, checked_api_url, find_token
-from trackrecord.workspace import DEFAULT_FOLDER, Workspace
+from trackrecord.workspace import Workspace
 
 if TYPE_CHECKING:
     from trackrecord.issues.candidates import Candidate, Judge
@@ -37,10 +37,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
     def action(name: str, summary: str) -> argparse.ArgumentParser:
         sub = actions.add_parser(name, help=summary, description=summary)
-        sub.add_argument("--json", action="store_true", help="print one JSON document")
-        sub.add_argument(
-            "--workspace", default=DEFAULT_FOLDER, metavar="DIR", help="the workbench's folder"
-        )
+        add_common_flags(sub)
         if name != "sync":
             sub.add_argument(
                 "--repo", metavar="OWNER/REPO", help="whose issues; by default the only ones here"
@@ -157,7 +154,7 @@ def _sync(args: argparse.Namespace) -> int:
         "again_at": _iso(stopped.until) if stopped else None,
     }
     if args.json:
-        _emit(report)
+        console.emit_json(report)
     else:
         print(f"{repo}: {_counted(stored)}; read {done.threads} threads, {done.comments} comments")
         if done.missing:
@@ -181,7 +178,7 @@ def _import(args: argparse.Namespace) -> int:
         refresh(store, lambda n, total: line("indexing", n, total))
         stored = store.counts()
     if args.json:
-        _emit(
+        console.emit_json(
             {
                 "repo": repo,
                 "imported": dict(sorted(done.records.items())),
@@ -205,7 +202,7 @@ def _search(args: argparse.Namespace) -> int:
     with _open(args) as store:
         found = search(store, text, args.limit, kind=args.kind)
         if args.json:
-            _emit({"repo": store.repo, "query": text, "found": _as_json(store, found)})
+            console.emit_json({"repo": store.repo, "query": text, "found": _as_json(store, found)})
         else:
             _print_similar(store, found)
     return console.EXIT_OK if found else console.EXIT_NEGATIVE
@@ -224,7 +221,7 @@ def _similar(args: argparse.Namespace) -> int:
         )
         missing = _not_stored(store, query) if isinstance(query, int) else []
         if args.json:
-            _emit(
+            console.emit_json(
                 {
                     "repo": store.repo,
                     "query": query,
@@ -255,7 +252,7 @@ def _show(args: argparse.Namespace) -> int:
             if note is None:
                 raise IssuesError(f"no note {args.number}: run `trackrecord issues harvest-todo`")
             if args.json:
-                _emit({"name": args.number, **dataclasses.asdict(note)})
+                console.emit_json({"name": args.number, **dataclasses.asdict(note)})
             else:
                 place = f"{note.path}:{note.line}" + (f" in {note.symbol}" if note.symbol else "")
                 print(console.printable(f"{args.number} {place}"))
@@ -271,7 +268,7 @@ def _show(args: argparse.Namespace) -> int:
                 f"`trackrecord issues sync {store.repo} {args.number}`"
             )
         if args.json:
-            _emit(show.as_json(store, thread))
+            console.emit_json(show.as_json(store, thread))
         else:
             print(show.as_text(store, thread))
     return console.EXIT_OK
@@ -321,7 +318,7 @@ def _harvest(args: argparse.Namespace) -> int:
     with Store.open(workspace.issues_db(repo), repo, create=True) as store:
         kept = harvest(store, notes, required)
     if args.json:
-        _emit(
+        console.emit_json(
             {
                 "pin": pin.name,
                 "notes": len(notes),
@@ -401,7 +398,7 @@ def _print_similar(store: Store, found: list[Similar]) -> None:
 def _print_candidates(store: Store, found: list[Candidate], as_json: bool) -> int:
     if as_json:
         listed = [dataclasses.asdict(each) for each in found]
-        _emit({"repo": store.repo, "last_sync": store.last_sync, "candidates": listed})
+        console.emit_json({"repo": store.repo, "last_sync": store.last_sync, "candidates": listed})
     else:
         for each in found:
             print(console.printable(f"{each.score:5.2f}  {each.name}  {each.title}")[:160])
@@ -409,11 +406,6 @@ def _print_candidates(store: Store, found: list[Candidate], as_json: bool) -> in
             if each.against:
                 print(console.printable(f"       against: {'; '.join(each.against)}")[:300])
     return console.EXIT_OK if found else console.EXIT_NEGATIVE
-
-
-def _emit(document: Any) -> None:
-    """One JSON document in ASCII: a terminal is shown no byte that a stranger chose."""
-    print(json.dumps(document, indent=2, allow_nan=False))
 
 
 def _counted(stored: dict[str, int]) -> str:

@@ -10,16 +10,15 @@ from typing import TYPE_CHECKING
 
 from mini_vllm import console
 from mini_vllm.console import printable
-from trackrecord.commands.gauntlet import add_case_flags, candidate_name, emit, open_cases
+from trackrecord.commands.gauntlet import add_case_flags, candidate_name, open_cases, save_report
 from trackrecord.errors import TrackRecordError
-from trackrecord.workspace import Workspace
+from trackrecord.workspace import Workspace, write_whole
 
 if TYPE_CHECKING:
     from trackrecord.pr.gauntlet.case import Case
     from trackrecord.pr.plan_lint import Linted
 
 MAX_BYTES = 1_000_000
-PLANS = "plans"
 _BESIDE = Path()
 """What `--skeleton` without a folder means."""
 
@@ -40,7 +39,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--force", action="store_true", help="replace files that are there")
     add_case_flags(parser)
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,20 +59,20 @@ def _plan(args: argparse.Namespace) -> int:
         name = candidate_name(args.what)
     except argparse.ArgumentTypeError as error:
         raise TrackRecordError(str(error)) from None
+    workspace = Workspace.open(args.workspace)
     with ExitStack() as stack:
         (case,) = open_cases(args, [name], stack)
         report = run_gauntlet(case, run_all=True)
         text = build_plan(case, report).render()
-        folder = Workspace.open(args.workspace).root / PLANS
-        path: Path = args.out or folder / f"{name.lstrip('#')}.md"
+        path: Path = args.out or workspace.plan_path(name.lstrip("#"))
         skeleton = _skeleton(args, case, path) if args.skeleton is not None else None
-    if args.out is None:
-        Workspace.open(args.workspace).create()
     files = {path: text, **({skeleton[0]: skeleton[1]} if skeleton else {})}
+    workspace.create()
     _write(files, args.force)
+    save_report(workspace, report)
     if args.json:
         document = {"name": name, "file": str(path), "plan": text, "gauntlet": report.to_json()}
-        emit(document | {"skeleton": str(skeleton[0]) if skeleton else None})
+        console.emit_json(document | {"skeleton": str(skeleton[0]) if skeleton else None})
         return console.EXIT_OK
     print("\n".join(printable(line) for line in text.split("\n")))
     for written in files:
@@ -100,13 +98,7 @@ def _write(files: dict[Path, str], force: bool) -> None:
         if path.exists() and not force:
             raise TrackRecordError(f"{str(path)!r} is there already: --force replaces it")
     for path, text in files.items():
-        draft = path.with_name(f".{path.name}.new")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            draft.write_text(text, encoding="utf-8")
-            draft.replace(path)
-        except OSError as error:
-            raise TrackRecordError(f"cannot write {str(path)!r}: {error.strerror}") from None
+        write_whole(path, text)
 
 
 def _lint(args: argparse.Namespace) -> int:
@@ -124,8 +116,9 @@ def _lint(args: argparse.Namespace) -> int:
         found = lint_plan(text, index)
     if args.json:
         problems = [{"rule": p.rule, "line": p.line, "text": p.text} for p in found.problems]
+        document = {"file": str(args.file), "passes": found.passes, "problems": problems}
         counts = {"anchors": found.anchors, "open_questions": found.open_questions}
-        emit({"file": str(args.file), "passes": found.passes, **counts, "problems": problems})
+        console.emit_json(document | counts)
     else:
         _print_lint(str(args.file), found)
     return console.EXIT_OK if found.passes else console.EXIT_NEGATIVE

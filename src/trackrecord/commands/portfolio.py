@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING
 from mini_vllm import console
 from mini_vllm.commands.bench import seconds
 from mini_vllm.commands.engine_flags import add_engine_flags, engine_config
+from trackrecord.commands.flags import add_common_flags
+from trackrecord.errors import TrackRecordError
+from trackrecord.workspace import Workspace
 
 if TYPE_CHECKING:
     from mini_vllm.bench.load import Slo
@@ -51,7 +54,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="NAME:MS",
         help="service level objectives (ttft, tpot, e2el) in milliseconds, as ttft:500 tpot:100",
     )
-    build.add_argument("--json", action="store_true", help="print what was written as JSON")
+    add_common_flags(build)
     add_engine_flags(build)
 
 
@@ -59,15 +62,23 @@ def run(args: argparse.Namespace) -> int:
     from mini_vllm.bench.report import read_report
     from trackrecord.portfolio.folder import portfolio_folder, write_files
 
+    workspace = Workspace.open(args.workspace)
+    _ = workspace.settings  # a mistake in them is told before anything is measured
     report = read_report(args.report) if args.report else None
     with portfolio_folder(args.out) as folder:
         report = report or _measure(args)
         console.say("writing the pages")
         # Imported only now: plotting would count in the peak memory of the measurement.
         from trackrecord.portfolio.benchmark import benchmark_page
+        from trackrecord.portfolio.contributions import contributions_page
         from trackrecord.portfolio.index import index_files
 
-        pages = [benchmark_page(report)]
+        pages, problem = [benchmark_page(report)], ""
+        try:
+            contributions = contributions_page(workspace)
+            pages += [contributions] if contributions else []
+        except TrackRecordError as error:  # what was measured for minutes is not thrown away
+            problem = str(error)
         for files in (index_files(pages, args.author), *(page.files for page in pages)):
             write_files(folder, files)
     if args.json:
@@ -76,8 +87,12 @@ def run(args: argparse.Namespace) -> int:
         ]
         console.emit_json({"out": str(args.out), "pages": written})
     else:
-        print(f"{args.out / 'index.html'}: {pages[0].summary}")
-    return console.EXIT_OK
+        for page in pages:
+            print(f"{args.out / f'{page.slug}.html'}: {console.printable(page.summary)}")
+        print(f"{args.out / 'index.html'}: start here")
+    if problem:
+        console.say(console.printable(f"trackrecord: without the contributions page: {problem}"))
+    return console.EXIT_NEGATIVE if problem else console.EXIT_OK
 
 
 def _measure(args: argparse.Namespace) -> Report:

@@ -10,7 +10,7 @@ from mini_vllm import console
 from trackrecord.commands.preflight import add_branch_flags, read_text
 from trackrecord.errors import TrackRecordError
 from trackrecord.pr.gitrepo import Repository
-from trackrecord.workspace import Workspace
+from trackrecord.workspace import Workspace, write_whole
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,7 +33,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="the answer to another heading of the template; @FILE reads a file",
     )
     body.add_argument("--out", type=Path, metavar="FILE", help="write it there, not to the screen")
-    body.add_argument("--json", action="store_true", help="print JSON")
 
 
 def run(args: argparse.Namespace) -> int:
@@ -54,7 +53,7 @@ def run(args: argparse.Namespace) -> int:
         if branch.store is not None:
             branch.store.close()
     if body.text and args.out:
-        bodies.write(body.text, args.out)
+        write_whole(args.out, body.text)
     if args.json:
         console.emit_json(
             {

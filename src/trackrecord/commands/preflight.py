@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from mini_vllm import console
+from trackrecord.commands.flags import add_common_flags
 from trackrecord.errors import TrackRecordError
 from trackrecord.pr.gitrepo import Repository
 from trackrecord.pr.statements import (
@@ -18,7 +19,7 @@ from trackrecord.pr.statements import (
     TEXTS,
     WAIVER,
 )
-from trackrecord.workspace import DEFAULT_FOLDER, Workspace
+from trackrecord.workspace import Workspace
 
 MAX_BODY_BYTES = 1_000_000
 _FLAGS = {
@@ -46,7 +47,6 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="text",
         help="how to print the report",
     )
-    parser.add_argument("--json", action="store_true", help="the same as --format json")
     said = parser.add_argument_group("statements", "each is recorded for the last commit")
     said.add_argument("--ai-assistance", choices=("none", "used"), help="whether AI assisted")
     for what, flag in _FLAGS.items():
@@ -72,9 +72,7 @@ def add_branch_flags(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--title", metavar="TEXT", help="title of the pull request; by default the only commit's"
     )
-    parser.add_argument(
-        "--workspace", default=DEFAULT_FOLDER, metavar="DIR", help="the workbench's folder"
-    )
+    add_common_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:

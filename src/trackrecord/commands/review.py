@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 
 from mini_vllm import console
 from mini_vllm.console import printable
+from trackrecord.commands.flags import add_common_flags
 from trackrecord.commands.preflight import read_text
 from trackrecord.errors import TrackRecordError
-from trackrecord.workspace import DEFAULT_FOLDER, Workspace
+from trackrecord.workspace import Workspace
 
 if TYPE_CHECKING:
     from trackrecord.pr.review import Review
@@ -27,10 +28,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     what.add_argument("--repo", type=Path, metavar="DIR", help="a clone; compares with --base")
     parser.add_argument("--base", metavar="REV", help="revision that --repo is compared with")
     parser.add_argument("--title", default="", metavar="TEXT", help="title of the pull request")
-    parser.add_argument(
-        "--workspace", default=DEFAULT_FOLDER, metavar="DIR", help="the workbench's folder"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_common_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:

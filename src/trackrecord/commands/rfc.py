@@ -9,10 +9,11 @@ from pathlib import Path
 
 from mini_vllm import console
 from mini_vllm.console import printable
+from trackrecord.commands.flags import add_common_flags
 from trackrecord.commands.preflight import read_text
 from trackrecord.errors import TrackRecordError
 from trackrecord.pr.preflight.rulebook import Rulebook, open_rulebook
-from trackrecord.workspace import DEFAULT_FOLDER, Workspace
+from trackrecord.workspace import Workspace
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -33,10 +34,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     lint.add_argument("file", type=Path, metavar="FILE", help="the draft ('-' for standard input)")
     for action in (new, lint):
         action.add_argument("--repo", type=Path, metavar="DIR", help="a clone, not the pinned tree")
-        action.add_argument(
-            "--workspace", default=DEFAULT_FOLDER, metavar="DIR", help="the workbench's folder"
-        )
-        action.add_argument("--json", action="store_true", help="print JSON")
+        add_common_flags(action)
 
 
 def run(args: argparse.Namespace) -> int:

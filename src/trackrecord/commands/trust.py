@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 from mini_vllm import console
 from mini_vllm.console import printable
+from trackrecord.commands.flags import add_common_flags
 from trackrecord.errors import TrackRecordError
-from trackrecord.workspace import DEFAULT_FOLDER, Workspace
+from trackrecord.workspace import Workspace
 
 if TYPE_CHECKING:
     from trackrecord.pr.trust import Standing
@@ -24,10 +25,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         "login", nargs="?", metavar="LOGIN", help="on GitHub; by default yours, from the settings"
     )
     parser.add_argument("--repo", type=Path, metavar="DIR", help="a clone, not the pinned tree")
-    parser.add_argument(
-        "--workspace", default=DEFAULT_FOLDER, metavar="DIR", help="the workbench's folder"
-    )
-    parser.add_argument("--json", action="store_true", help="print JSON")
+    add_common_flags(parser)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mini_vllm import console
+from trackrecord.commands.flags import add_common_flags
 from trackrecord.errors import UpstreamError
-from trackrecord.workspace import DEFAULT_FOLDER, Workspace
+from trackrecord.workspace import Workspace
 
 if TYPE_CHECKING:
     from trackrecord.upstream.impact import Target
@@ -66,10 +67,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _add_common(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parser.add_argument(
-        "--workspace", default=DEFAULT_FOLDER, metavar="DIR", help="the workbench's folder"
-    )
+    add_common_flags(parser)
     parser.add_argument("--pin", metavar="NAME", help="another pinned version than the default")
 
 

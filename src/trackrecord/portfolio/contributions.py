@@ -11,18 +11,18 @@ import json
 import re
 import shlex
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from trackrecord.errors import TrackRecordError
 from trackrecord.portfolio.page import Page
 from trackrecord.portfolio.render import Table, render
 from trackrecord.pr.bench import Effect
-from trackrecord.pr.body import PLANS, plan_sections
+from trackrecord.pr.body import plan_sections
 from trackrecord.pr.journal import Entry, Journal, Verdict
 from trackrecord.pr.preflight.output import clean
 from trackrecord.pr.preflight.rulebook import Rulebook
 from trackrecord.pr.preflight.run import issue_store, pinned_tree
+from trackrecord.pr.quoting import one_line, safe_url
 from trackrecord.pr.statements import TEXTS
 from trackrecord.pr.trust import Standing, standing
 from trackrecord.upstream.index.query import Index
@@ -31,7 +31,6 @@ from trackrecord.workspace import Workspace
 
 SLUG = "contributions"
 TITLE = "Contributions upstream"
-GAUNTLET = "gauntlet"
 _MOST_ENTRIES = 40
 _NAME = re.compile(r"T?[1-9][0-9]{0,8}")
 
@@ -127,7 +126,7 @@ def _facts(facts: dict[str, Any], caption: str) -> Table:
 
 def _plans(workspace: Workspace) -> dict[str, dict[str, str]]:
     """The plans that there are, by what they are for: an issue ("123") or a note ("T4")."""
-    folder = workspace.root / PLANS
+    folder = workspace.plan_path("any").parent
     paths = sorted(folder.glob("*.md")) if folder.is_dir() else []
     found = {path.stem: plan_sections(path) for path in paths if _NAME.fullmatch(path.stem)}
     return {name: sections for name, sections in found.items() if sections}
@@ -137,31 +136,28 @@ def _shown(name: str) -> str:
     return f"#{name}" if name.isdecimal() else name
 
 
-def _gauntlet(workspace: Workspace, name: str) -> list[dict[str, Any]]:
-    """The checks of a candidate as its report was last saved, or none."""
-    path: Path = workspace.root / GAUNTLET / f"{name}.json"
+def _gauntlet(workspace: Workspace, name: str) -> dict[str, Any]:
+    """The report on a candidate as it was last saved, or nothing."""
     try:
-        checks = json.loads(path.read_text(encoding="utf-8")).get("checks", [])
-    except (OSError, ValueError, AttributeError):
-        return []
-    return [check for check in checks if isinstance(check, dict)]
+        report = json.loads(workspace.gauntlet_path(name).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return report if isinstance(report, dict) else {}
 
 
-def _issue(
-    pin: Pin, name: str, plan: dict[str, str], checks: list[dict[str, Any]]
-) -> dict[str, Any]:
+def _issue(pin: Pin, name: str, plan: dict[str, str], report: dict[str, Any]) -> dict[str, Any]:
+    checks = [check for check in report.get("checks", ()) if isinstance(check, dict)]
     rows = [[str(c.get(key, "")) for key in ("check", "verdict", "summary")] for c in checks]
     caption = f"What could have disqualified {_shown(name)}"
-    is_issue = name.isdecimal()
+    as_of = f", as of {report['as_of']}" if report.get("as_of") else ""
+    fallback = f"https://github.com/{pin.repository}/issues/{name}" if name.isdecimal() else ""
     return {
         "name": _shown(name),
         "slug": name,
-        "url": f"https://github.com/{pin.repository}/issues/{name}" if is_issue else "",
-        "plan": [
-            (heading.capitalize(), [line for line in text.splitlines() if line.strip()])
-            for heading, text in plan.items()
-        ],
-        "gauntlet": Table(caption, ["Check", "Outcome", "Because"], rows) if rows else None,
+        "url": safe_url(str(report.get("url", ""))) or fallback,
+        "title": one_line(str(report.get("title") or "the plan"), 120),
+        "plan": [(heading.capitalize(), text) for heading, text in plan.items()],
+        "gauntlet": Table(caption + as_of, ["Check", "Outcome", "Because"], rows) if rows else None,
     }
 
 

@@ -2,7 +2,8 @@
 
 Invariant: no value passed to a template can add markup. HTML templates run under autoescape, and
 Markdown templates under a finalizer that escapes every value; only what this package made itself
-(`Markup`: an inlined plot, the style sheet, a fenced command) goes through as it is.
+(`Markup`: an inlined plot, the style sheet, a fenced command) goes through as it is. A person's own
+Markdown (`prose`) keeps its lists, code and links, and can add neither HTML nor pictures.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from functools import cache
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markdown_it import MarkdownIt
 from markupsafe import Markup
 
 from mini_vllm.console import printable
@@ -47,6 +49,28 @@ def markdown_code_block(line: str) -> Markup:
     return Markup(f"~~~sh\n{printable(line)}\n~~~")  # noqa: S704 - a block escapes its content
 
 
+def prose_html(text: str) -> Markup:
+    """A person's Markdown as HTML: raw HTML shows as text, and only https links are links."""
+    return Markup(_markdown().render(text))  # noqa: S704 - the renderer escapes
+
+
+def prose_markdown(text: str) -> Markup:
+    """A person's Markdown as it is, but for raw HTML outside code and for pictures."""
+    parts = re.split(r"(`+[^`]*`+)", text)
+    kept = [part if n % 2 else _TAG.sub(r"\\\g<0>", part) for n, part in enumerate(parts)]
+    return Markup("".join(kept))  # noqa: S704 - nothing in it can open a tag
+
+
+_TAG = re.compile(r"<(?=[A-Za-z/!?])|!(?=\[)")
+
+
+@cache
+def _markdown() -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False}).disable(["image", "html_inline"])
+    parser.validateLink = lambda url: url.startswith("https://")  # type: ignore[method-assign]
+    return parser
+
+
 @cache
 def _environment(markdown: bool) -> Environment:
     environment = Environment(
@@ -59,6 +83,7 @@ def _environment(markdown: bool) -> Environment:
         keep_trailing_newline=True,
     )
     environment.filters["code_block"] = markdown_code_block
+    environment.filters["prose"] = prose_markdown if markdown else prose_html
     return environment
 
 

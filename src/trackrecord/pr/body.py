@@ -33,7 +33,6 @@ from trackrecord.pr.statements import (
 from trackrecord.upstream.policy import TEMPLATES, sections
 from trackrecord.workspace import Workspace
 
-PLANS = "plans"
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _TAIL_LINES = 20
 _LONGEST_COMMAND = 400
@@ -70,17 +69,12 @@ def compose(branch: Branch, workspace: Workspace, given: Given) -> Body:
     template = first_text(branch.book, TEMPLATES)
     if template is None:
         raise TrackRecordError("the clone has no pull request template to fill in")
-    plan = plan_sections(given.plan or plan_path(workspace, str(branch.issue)))
+    plan = plan_sections(given.plan or workspace.plan_path(str(branch.issue)))
     parts, missing = _parts(branch, plan, given, template)
     missing += _missing_statements(branch)
     if missing:
         return Body("", tuple(missing))
     return Body(_assemble(branch, template[1], parts, given), ())
-
-
-def plan_path(workspace: Workspace, name: str) -> Path:
-    """Where the plan for an issue ("123") or a note of the tree ("T4") lies."""
-    return workspace.root / PLANS / f"{name}.md"
 
 
 def plan_sections(path: Path) -> dict[str, str]:
@@ -307,17 +301,3 @@ def _fenced(text: str, language: str) -> str:
 def _quiet(text: str) -> str:
     """`text` without anything that would notify people: `@name` is kept as code."""
     return _MENTION.sub(r"`@\1`", text.strip())
-
-
-def write(text: str, path: Path) -> None:
-    """Writes a description, whole or not at all.
-
-    Raises:
-        TrackRecordError: it cannot be written.
-    """
-    draft = path.with_name(path.name + ".new")
-    try:
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
-    except OSError as error:
-        raise TrackRecordError(f"cannot write {str(path)!r}: {error.strerror}") from None

@@ -16,7 +16,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from trackrecord.errors import UpstreamError
-from trackrecord.workspace import Workspace, cache_folder
+from trackrecord.workspace import Workspace, cache_folder, write_whole
 
 MANIFEST = ".trackrecord-pin.json"
 WORKSPACE_PINS = "pins.toml"
@@ -185,9 +185,7 @@ def add_pin(workspace: Workspace, pin: Pin) -> None:
             f"{key} = {json.dumps(value)}" for key, value in values if value and key != "name"
         ]
         lines.append("")
-    draft = path.with_suffix(".new")
-    draft.write_text("\n".join(lines), encoding="utf-8")
-    draft.replace(path)
+    write_whole(path, "\n".join(lines))
 
 
 def _parse(text: str, where: str) -> tuple[str, dict[str, Pin]]:

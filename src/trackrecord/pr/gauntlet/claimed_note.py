@@ -11,7 +11,8 @@ import re
 from trackrecord.issues.models import Pull
 from trackrecord.issues.similarity import similar
 from trackrecord.pr.gauntlet.case import Case
-from trackrecord.pr.gauntlet.claimed import SAME_THING, judge
+from trackrecord.pr.gauntlet.claimed import judge
+from trackrecord.pr.gauntlet.doubts import SAME_THING
 from trackrecord.pr.gauntlet.report import CheckResult, Evidence
 from trackrecord.pr.gauntlet.thread import Thread
 

@@ -38,6 +38,7 @@ ActKind = Literal[
     "own-remedy",
     "duplicate",
     "duplicate-of-this",  # says that the thread it names is a duplicate of this one
+    "duplicate-of-named",  # says that the one that somebody named before is the same
     "distinct",  # says that it is not one
     "closing",
     "ended",
@@ -72,7 +73,7 @@ _THREAD = re.compile(r"(pull|issue|ref)_(\d+) ")
 _VERSION = re.compile(r"version_(\S+) ")
 _PERSON = re.compile(r"user_(\S+) ")
 _ELSEWHERE = re.compile(
-    r"(?:on|for|to|with|in|fix|fixing|solve|implement|tackle|take|address|at) "
+    r"(?:on|for|to|with|in|under|fix|fixing|solve|implement|tackle|take|address|at) "
     r"(?:the )?(?:issue|ref)_(\d+) "
 )
 _HEDGE = re.compile(
@@ -105,7 +106,7 @@ def _of_clause(clause: Clause, known: Lexicon) -> list[Act]:
     text = without_greeting(clause.text) or clause.text
     work = _about_work(clause, text, known)
     outcome = _about_outcome(clause, text, known)
-    settled = any(act.threads for act in outcome if act.kind != "unfixed")
+    settled = any(act.threads for act in [*work, *outcome] if act.kind != "unfixed")
     threads = [] if settled else _about_threads(clause, text, known)
     acts = [*work, *_about_others(clause, text, known), *outcome, *threads]
     if not any(act.kind in _TELLING for act in acts) and _may_mean_work(clause, text, known):
@@ -115,8 +116,8 @@ def _of_clause(clause: Clause, known: Lexicon) -> list[Act]:
 
 _TELLING = frozenset(
     "claim offer leaning withdrawal named handover release invitation inquiry asked fixed "
-    "unfixed own-remedy duplicate duplicate-of-this distinct closing ended culprit failed "
-    "abandoned".split()
+    "unfixed own-remedy duplicate duplicate-of-this duplicate-of-named distinct closing ended "
+    "culprit failed abandoned".split()
 )
 """Acts that leave no doubt what a clause is about."""
 
@@ -125,10 +126,14 @@ def _may_mean_work(clause: Clause, text: str, known: Lexicon) -> bool:
     """Whether somebody speaks of what they do, and it is none of the things that people report.
 
     Words for taking work on have no end. So this is decided the other way round: what a person says
-    of themselves counts as a hint unless it is running, seeing, needing, asking or the like.
+    of themselves, and of what is to come or to change, counts as a hint unless it is running,
+    seeing, needing, asking or the like.
     """
-    speaks = known.find("self", text) or known.find("elliptical", text)
-    return bool(speaks) and not known.find("reports", clause.text)
+    if known.find("reports", clause.text):
+        return False
+    if known.find("elliptical", text):
+        return True
+    return bool(known.find("self", text) and known.find("prospect", text))
 
 
 # Who does the work.
@@ -210,6 +215,8 @@ def _about_outcome(clause: Clause, text: str, known: Lexicon) -> list[Act]:
         acts.append(Act("ended", clause, note=found[0].note))
     if (act := _duplicate(clause, text, hedged, known)) is not None:
         return [*acts, act]
+    if found := known.find("duplicate-of-named", text):
+        return [*acts, Act("duplicate-of-named", clause, note=found[0].note)]
     unfixed = known.find("unfixed", text) or known.find("failed", text)
     fixed = known.find("fixed", text)
     if unfixed and not (fixed and fixed[1].start() >= unfixed[1].end()):
