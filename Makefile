@@ -5,13 +5,17 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: portfolio test lint format constraints clean help
+.PHONY: portfolio test test-upstream lint format constraints clean help
 
 portfolio: $(VENV)/.installed  ## measure the engine on this machine and write portfolio/
 	$(BIN)/trackrecord portfolio build
 
 test: $(VENV)/.installed-dev lint  ## everything that must hold before a change is merged
 	$(BIN)/python -m pytest
+
+test-upstream: $(VENV)/.installed-dev  ## what must hold on the pinned vLLM tree, which it brings (36 MB)
+	$(BIN)/trackrecord upstream pin
+	$(BIN)/python -m pytest -m upstream
 
 lint: $(VENV)/.installed-dev  ## style, types, and who may import whom
 	$(BIN)/ruff check .
@@ -32,7 +36,7 @@ clean:  ## remove what the other targets made, but not portfolio/
 	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache src/*.egg-info
 
 help:
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
 
 $(VENV)/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

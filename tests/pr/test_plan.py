@@ -49,8 +49,9 @@ def test_takes_blocks():
     assert BlockPool(2).get_new_blocks(count)
 """
 IN_POOL = "`BlockPool.get_new_blocks` takes more blocks than there are."
+MANY = "`BlockPool.get_new_blocks`, `free_blocks`, `Scheduler.schedule` and `allocate_draft`."
 HOSTILE = {
-    "backticks": "`a` ``b`` ```c [x](http://evil) `",
+    "backticks": "`evil` ``evil`` ```evil``` [x](http://evil) `",
     "only backticks": "`" * 300,
     "a mention": "@ada and @org/team, see #12",
     "a heading": "x\n\n# Injected\n\n- [ ] done",
@@ -61,13 +62,15 @@ HOSTILE = {
 THREADS = [
     issue(1, f"{IN_POOL}\n\nvllm 1.0\nValueError: no block", title="[Bug]: more than there are"),
     issue(2, "It breaks.", title="[Bug]: it breaks"),
+    issue(3, f"{'`' * 300}\n{MANY}\nValueError: {'`' * 300}", title="`" * 300),
+    says("ada", "02-20", f"I'll take this, {'`' * 300}", number=3),
     pull(7),
 ]
 FIRST_HOSTILE = 20
 for _number, _text in enumerate(HOSTILE.values(), start=FIRST_HOSTILE):
     _body = f"{IN_POOL} {_text}\n\nValueError: {_text}"
     THREADS.append(issue(_number, _body, title=f"[Bug]: {_text}"))
-    THREADS.append(says("ada", "02-20", f"I'll take this. {_text}", number=_number))
+    THREADS.append(says("ada", "02-20", f"I'll take this, {_text}", number=_number))
 Run = Callable[..., tuple[int, str, str]]
 
 
@@ -149,7 +152,9 @@ def test_every_section_is_there_in_order_and_says_something(
     assert all(section(text, heading) for heading in SECTIONS)
 
 
-@pytest.mark.parametrize("name", [1, 2, "T1", *range(FIRST_HOSTILE, FIRST_HOSTILE + len(HOSTILE))])
+@pytest.mark.parametrize(
+    "name", [1, 2, 3, "T1", *range(FIRST_HOSTILE, FIRST_HOSTILE + len(HOSTILE))]
+)
 def test_it_fits_a_page(name: object, planned: Callable[[object], str]) -> None:
     lines, characters = page_size(planned(name))
     assert lines <= MAX_LINES
@@ -222,7 +227,7 @@ def test_a_hostile_report_stays_inside_of_code_spans(
     text = planned(FIRST_HOSTILE + list(HOSTILE).index(name))
     outside = CODE_SPAN.sub("", text)
     assert "`" not in outside
-    assert not re.search(r"@\w|[<>]|#12|evil|!\[|owned", outside)
+    assert not re.search(r"@\w|[<>]|(?<!\\)#12|evil|!\[|owned", outside)
     assert [line for line in text.splitlines() if line.startswith("# ")] == [text.split("\n")[0]]
     assert all(c.isprintable() for c in text.replace("\n", ""))
 
@@ -232,7 +237,9 @@ def test_a_hostile_title_is_one_code_span(name: str, planned: Callable[[object],
     title = planned(FIRST_HOSTILE + list(HOSTILE).index(name)).split("\n")[0]
     before, _, span = title.partition(": ")
     assert before.startswith("# Plan for #")
-    assert CODE_SPAN.fullmatch(span)
+    found = CODE_SPAN.match(span)
+    assert found
+    assert found[0] == span
 
 
 def test_the_terminal_is_shown_no_escape(run: Run, tmp_path: Path) -> None:

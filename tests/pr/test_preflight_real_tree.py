@@ -1,7 +1,4 @@
-"""On the real pinned tree, where it is in the cache: every rule is found where it is written.
-
-These tests are skipped unless `trackrecord upstream pin` has been run on this machine.
-"""
+"""On the pinned release itself: every rule is found where it is written."""
 
 from __future__ import annotations
 
@@ -10,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-from trackrecord.errors import UpstreamError
 from trackrecord.pr.preflight.content import _LIMIT
 from trackrecord.pr.preflight.description import title_prefixes
 from trackrecord.pr.preflight.hooks import CHECKS, literals
@@ -21,15 +17,12 @@ from trackrecord.pr.trust import CITES, _ladder, count
 from trackrecord.upstream.pin import Tree, find_pin
 from trackrecord.workspace import Workspace
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.upstream
 
 
 @pytest.fixture(scope="module")
 def tree() -> Tree:
-    try:
-        return Tree.open(find_pin(Workspace.open()))
-    except UpstreamError:
-        pytest.skip("the pinned tree is not on this machine: run `trackrecord upstream pin`")
+    return Tree.open(find_pin(Workspace.open("no-workspace")))
 
 
 @pytest.fixture(scope="module")

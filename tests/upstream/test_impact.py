@@ -11,7 +11,6 @@ from made_upstream import CODE, git, git_repository, index_of, write_tree
 
 from trackrecord.errors import UpstreamError
 from trackrecord.upstream.diffs import Hunk, diff_of_repository, parse_diff, place_hunk
-from trackrecord.upstream.features import code_lines
 from trackrecord.upstream.impact import (
     Impact,
     Target,
@@ -236,18 +235,3 @@ def test_a_repository_that_is_none_and_a_revision_that_is_an_option(tree: Path) 
     with pytest.raises(UpstreamError, match="not a revision"):
         diff_of_repository(str(tree), "--output=x")
     assert diff_of_repository(str(tree), "main") == []
-
-
-def test_only_code_counts_as_code() -> None:
-    lines = [
-        "def f():",
-        '    """lora_config',
-        "    more lora_config",
-        '    """',
-        "    # lora_config",
-        "    x = 1  # lora_config",
-        '    """one line"""',
-        "    return x",
-    ]
-    found = list(code_lines(lines, 1, 8))
-    assert found == [(1, "def f():"), (6, "x = 1"), (8, "return x")]

@@ -156,7 +156,11 @@ def _issue(pin: Pin, name: str, plan: dict[str, str], report: dict[str, Any]) ->
         "slug": name,
         "url": safe_url(str(report.get("url", ""))) or fallback,
         "title": one_line(str(report.get("title") or "the plan"), 120),
-        "plan": [(heading.capitalize(), text) for heading, text in plan.items()],
+        "plan": [
+            (heading.capitalize(), text)
+            for heading, text in plan.items()
+            if not heading.startswith("plan for")
+        ],
         "gauntlet": Table(caption + as_of, ["Check", "Outcome", "Because"], rows) if rows else None,
     }
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import resources
@@ -28,6 +28,10 @@ class Feature:
     name: str
     paths: tuple[str, ...]
     names: re.Pattern[str]
+
+    def is_told_by(self, name: str) -> bool:
+        """Whether code that has `name` (of a variable, a class, `torch.compile`) takes part."""
+        return self.names.fullmatch(name) is not None
 
 
 @dataclass(frozen=True)
@@ -59,11 +63,23 @@ def load_features() -> tuple[Feature, ...]:
     """The features that ship with the workbench."""
     text = resources.files(__package__).joinpath("features.toml").read_text(encoding="utf-8")
     return tuple(
-        Feature(
-            f["name"], tuple(f["paths"]), re.compile(rf"(?<![\w.])(?:self\.)?(?:{f['names']})\b")
-        )
+        Feature(f["name"], tuple(f["paths"]), re.compile(f["names"]))
         for f in tomllib.loads(text)["features"]
     )
+
+
+class _TellingNames(dict[str, bool]):
+    """Whether a name tells of a feature; each name is tried once."""
+
+    def __missing__(self, name: str) -> bool:
+        found = self[name] = any(feature.is_told_by(name) for feature in load_features())
+        return found
+
+
+@cache
+def telling_names() -> Mapping[str, bool]:
+    """Whether a name tells of one of the features that ship; has an answer for any name."""
+    return _TellingNames()
 
 
 class FeatureFinder:
@@ -76,8 +92,7 @@ class FeatureFinder:
         self.index = index
         self.missing = list(load_features() if features is None else features)
         self.found: list[FeatureReach] = []
-        self._lines: dict[str, list[str]] = {}
-        self._last: tuple[Symbol, list[int], str] | None = None
+        self._last: tuple[Symbol | None, list[tuple[str, int]]] = (None, [])
 
     def look(self, symbol: Symbol, hops: tuple[Hop, ...]) -> None:
         """Looks at a definition that `hops`, ending with itself, lead to."""
@@ -94,53 +109,22 @@ class FeatureFinder:
             if heir.is_test or self.index.symbol(heir.path, f"{heir.qualname}.{method.name}"):
                 continue
             for feature in list(self.missing):
-                if heir.path.startswith(feature.paths) or feature.names.search(heir.qualname):
+                if heir.path.startswith(feature.paths) or feature.is_told_by(heir.name):
                     hop = Hop(heir.qualname, heir.path, heir.line, "inherited by")
                     self._add(feature, (*hops, hop), heir.path, heir.line, f"class {heir.name}")
 
     def _shown_by(self, feature: Feature, symbol: Symbol) -> tuple[int, str] | None:
         if symbol.path.startswith(feature.paths):
             return symbol.line, next(p for p in feature.paths if symbol.path.startswith(p))
-        numbers, code = self._code(symbol)
-        found = feature.names.search(code)
-        return (numbers[code.count("\n", 0, found.start())], found.group()) if found else None
+        if self._last[0] != symbol:
+            self._last = (symbol, self.index.signs_in(symbol))
+        for name, line in self._last[1]:
+            if feature.is_told_by(name):
+                return line, name
+        return None
 
     def _add(
         self, feature: Feature, hops: tuple[Hop, ...], path: str, line: int, evidence: str
     ) -> None:
         self.missing.remove(feature)
         self.found.append(FeatureReach(feature.name, hops, path, line, evidence))
-
-    def _code(self, symbol: Symbol) -> tuple[list[int], str]:
-        """The lines of a definition that are code: their numbers, and their text."""
-        if self._last is None or self._last[0] != symbol:
-            lines = list(code_lines(self._text(symbol.path), symbol.line, symbol.end_line))
-            text = "\n".join(line for _, line in lines)
-            self._last = (symbol, [number for number, _ in lines], text)
-        return self._last[1:]
-
-    def _text(self, path: str) -> list[str]:
-        if path not in self._lines:
-            self._lines[path] = self.index.tree.read_lines(path)
-        return self._lines[path]
-
-
-def code_lines(lines: Sequence[str], first: int, last: int) -> Iterable[tuple[int, str]]:
-    """(number, text) of the lines of a definition that are code: no comment, no docstring."""
-    inside = ""
-    for number in range(first, min(last, len(lines)) + 1):
-        line = lines[number - 1]
-        text = line.strip()
-        if inside:
-            if inside in text:
-                inside = ""
-            continue
-        quote = text[:3] if text[:3] in ('"""', "'''") else ""
-        if quote or text.lstrip("rfRF").startswith(('"""', "'''")):
-            quote = quote or text.lstrip("rfRF")[:3]
-            if text.count(quote) == 1:
-                inside = quote
-            continue
-        code = text.partition("#")[0] if text.startswith("#") or "  #" in line else text
-        if code:
-            yield number, code.rstrip()

@@ -282,6 +282,7 @@ class _Writer:
             (file, word(name), word(owner), base + symbol if symbol >= 0 else 0, line)
             for name, owner, symbol, line in facts.references
         ]
+        tables["sign"] += [(file, word(name), line) for name, line in facts.signs]
         tables["note"] += [(file, line, text) for line, text in facts.notes]
         for name in facts.identifiers:
             word(name)

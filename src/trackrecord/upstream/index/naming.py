@@ -28,6 +28,7 @@ class Naming:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self._words: dict[str, int | None] = {}
+        self._exports: dict[str, set[str]] = {}
 
     def word(self, text: str) -> int | None:
         """The number of a name or dotted path, None if the tree never mentions it."""
@@ -38,6 +39,11 @@ class Naming:
 
     def exports(self, dotted: str) -> set[str]:
         """The paths under which others can import what is defined as `dotted`, itself first."""
+        if dotted not in self._exports:
+            self._exports[dotted] = self._find_exports(dotted)
+        return self._exports[dotted]
+
+    def _find_exports(self, dotted: str) -> set[str]:
         found, border = {dotted}, [dotted]
         while border and len(found) < _MOST_EXPORTS:
             module, _, name = border.pop().rpartition(".")

@@ -161,14 +161,27 @@ class Index:
 
     def symbol(self, path: str, qualname: str) -> Symbol | None:
         """The first definition of `qualname` in a file."""
-        found = self._symbols("WHERE f.path = ? AND s.qualname = ? ORDER BY s.line", path, qualname)
-        return found[0] if found else None
+        key = (path, qualname)
+        if key not in self._named:
+            query = "WHERE f.path = ? AND s.qualname = ? ORDER BY s.line LIMIT 1"
+            self._named[key] = next(iter(self._symbols(query, path, qualname)), None)
+        return self._named[key]
+
+    @cached_property
+    def _named(self) -> dict[tuple[str, str], Symbol | None]:
+        return {}
 
     def subclasses(self, symbol: Symbol) -> list[Symbol]:
         """The classes that derive from a class, at any distance."""
-        numbers = self.naming.descendants(symbol.id)
-        self._load(set(numbers))
-        return [s for number in numbers if (s := self._by_id(number))]
+        if symbol.id not in self._heirs:
+            numbers = self.naming.descendants(symbol.id)
+            self._load(set(numbers))
+            self._heirs[symbol.id] = [s for number in numbers if (s := self._by_id(number))]
+        return self._heirs[symbol.id]
+
+    @cached_property
+    def _heirs(self) -> dict[int, list[Symbol]]:
+        return {}
 
     # Uses.
 
@@ -225,6 +238,15 @@ class Index:
         holder = self.symbol(symbol.path, symbol.parent)
         uses = self.callers(holder) if holder else []
         return [replace(use, certainty="likely") for use in uses if use.user != symbol]
+
+    def signs_in(self, symbol: Symbol) -> list[tuple[str, int]]:
+        """(name, line) of what in a definition tells of a feature, the first first."""
+        return self._all(
+            "SELECT w.text, s.line FROM sign s JOIN file f ON f.id = s.file "
+            "JOIN word w ON w.id = s.word WHERE f.path = ? AND s.line BETWEEN ? AND ? "
+            "ORDER BY s.line",
+            *(symbol.path, symbol.line, symbol.end_line),
+        )
 
     def count_uses(self, name: str) -> int:
         """How often anything called `name` is used, whatever it is."""
@@ -389,12 +411,13 @@ class Index:
         return [found] if found else []
 
     def _by_id(self, number: int) -> Symbol | None:
-        self._load({number})
+        if number not in self._seen:
+            self._load({number})
         return self._seen[number]
 
     def _load(self, numbers: set[int]) -> None:
         """Reads definitions that will be asked for by number."""
-        unseen = sorted(numbers - self._seen.keys())
+        unseen = sorted(number for number in numbers if number not in self._seen)
         for start in range(0, len(unseen), _MOST_AT_ONCE):
             some = unseen[start : start + _MOST_AT_ONCE]
             self._seen |= dict.fromkeys(some)

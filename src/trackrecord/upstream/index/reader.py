@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 MAX_SOURCE_BYTES = 4_000_000
@@ -63,12 +65,20 @@ class SourceFacts:
     """(line, text) of comments that say TODO, FIXME, XXX or HACK."""
     identifiers: set[str] = field(default_factory=set)
     """Names of parameters and keywords, which are nobody's definition and no reference."""
+    signs: list[tuple[str, int]] = field(default_factory=list)
+    """(name, line): names that tell of a feature, once for each definition that has them."""
     pytestmark: str = ""
     """The module's `pytestmark`, as written."""
     problem: str = ""
 
 
-def read_source(source: bytes, module: str, is_package: bool, roots: frozenset[str]) -> SourceFacts:
+def read_source(
+    source: bytes,
+    module: str,
+    is_package: bool,
+    roots: frozenset[str],
+    telling: Mapping[str, bool] = MappingProxyType(defaultdict(bool)),
+) -> SourceFacts:
     """Reads one file.
 
     Args:
@@ -76,6 +86,7 @@ def read_source(source: bytes, module: str, is_package: bool, roots: frozenset[s
         module: its dotted name, `vllm.v1.core.block_pool`.
         is_package: whether it is an `__init__.py`, which relative imports depend on.
         roots: first components of the modules of the tree; references elsewhere are left out.
+        telling: whether a name (`lora_config`, `torch.compile`) tells of a feature; has any name.
     """
     if len(source) > MAX_SOURCE_BYTES:
         return SourceFacts(problem=f"too large: {len(source):,} bytes")
@@ -88,7 +99,7 @@ def read_source(source: bytes, module: str, is_package: bool, roots: frozenset[s
         return SourceFacts(problem=f"line {error.lineno or 0}: {error.msg}")
     except (ValueError, RecursionError, MemoryError) as error:
         return SourceFacts(problem=f"cannot be parsed: {type(error).__name__}")
-    return _Reader(text, module, is_package, roots).read(tree)
+    return _Reader(text, module, is_package, roots, telling).read(tree)
 
 
 @dataclass(slots=True)
@@ -108,8 +119,17 @@ class _Scope:
 
 
 class _Reader:
-    def __init__(self, text: str, module: str, is_package: bool, roots: frozenset[str]) -> None:
+    def __init__(
+        self,
+        text: str,
+        module: str,
+        is_package: bool,
+        roots: frozenset[str],
+        telling: Mapping[str, bool],
+    ) -> None:
         self.text = text
+        self.telling = telling
+        self.signs: dict[tuple[str, int], int] = {}
         self.lines = text.split("\n")
         self.module = module
         self.package = module if is_package else module.rpartition(".")[0]
@@ -136,6 +156,7 @@ class _Reader:
             self._refer(name, owner or "?" + attribute, symbol, line)
         facts = self.facts
         facts.references = [(*key, line) for key, line in self.seen.items()]
+        facts.signs = [(name, line) for (name, _), line in self.signs.items()]
         facts.notes = list(_notes(self.text, self.lines))
         return facts
 
@@ -146,12 +167,14 @@ class _Reader:
         stack: list[Any] = body[::-1]
         loads: list[tuple[str, int]] = []
         chains: list[tuple[Any, list[str], int]] = []
-        names, identifiers = scope.names, self.facts.identifiers
+        names, identifiers, telling = scope.names, self.facts.identifiers, self.telling
         released: set[str] = set()
         while stack:
             node = stack.pop()
             kind = node.__class__
             if kind is ast.Name:
+                if telling[node.id]:
+                    self._sign(node.id, node.lineno, scope.symbol)
                 if node.ctx.__class__ is ast.Load:
                     loads.append((node.id, node.lineno))
                 else:
@@ -166,6 +189,12 @@ class _Reader:
                 chains.append((node, parts, line))
                 if node.__class__ is not ast.Name:
                     stack.append(node)
+                    continue
+                sign = parts[-1] if node.id == "self" else f"{node.id}.{parts[-1]}"
+                if telling[sign]:
+                    self._sign(sign, line, scope.symbol)
+                if telling[node.id]:
+                    self._sign(node.id, line, scope.symbol)
                 continue
             if kind is ast.Constant:
                 if node.value.__class__ is str:
@@ -173,6 +202,8 @@ class _Reader:
                 continue
             if kind is ast.keyword:
                 identifiers.add(node.arg or "")
+                if node.arg and telling[node.arg]:
+                    self._sign(node.arg, node.lineno, scope.symbol)
             elif kind is ast.Assign or kind is ast.AnnAssign:
                 self._assign(node, kind, scope)
             elif kind is ast.FunctionDef or kind is ast.AsyncFunctionDef:
@@ -211,6 +242,12 @@ class _Reader:
                 self._refer(last, owner, scope.symbol, line)
         for root, parts, line in chains:
             self._chain(root, parts, line, scope)
+
+    def _sign(self, name: str, line: int, symbol: int) -> None:
+        """Notes a telling name; one in a decorator, above the definition's first line, at that."""
+        first = self.facts.definitions[symbol].line if symbol >= 0 else 0
+        known = self.signs.get((name, symbol), line)
+        self.signs[name, symbol] = max(min(known, line), first)
 
     def _attribute_type(self, class_path: str, attribute: str, depth: int = 0) -> str:
         """Dotted path of the class of `self.attribute`, also where a base in this file says so."""
@@ -335,6 +372,9 @@ class _Reader:
         self.facts.identifiers.update(a.arg for a in every)
         in_class = scope.is_class
         symbol = self._define(node, scope, "method" if in_class else "function")
+        for arg in every:
+            if self.telling[arg.arg]:
+                self._sign(arg.arg, arg.lineno, symbol)
         inner = _Scope(symbol, scope, names={a.arg for a in every})
         inner.class_path = scope.class_path
         if in_class and args.args and "staticmethod" not in map(_last_name, node.decorator_list):
@@ -452,7 +492,10 @@ class _Reader:
                 " ".join(self._span(decorator) for decorator in node.decorator_list),
             )
         )
-        return len(self.facts.definitions) - 1
+        symbol = len(self.facts.definitions) - 1
+        if self.telling[node.name]:
+            self._sign(node.name, node.lineno, symbol)
+        return symbol
 
     def _define_value(self, name: str, node: Any, scope: _Scope) -> None:
         if scope.is_class:

@@ -16,7 +16,7 @@ from typing import Any
 from trackrecord.errors import UpstreamError
 
 APPLICATION_ID = 0x74726B72
-VERSION = 1
+VERSION = 2
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -39,6 +39,7 @@ CREATE TABLE edge (
 CREATE TABLE reference (
     file INTEGER NOT NULL, name INTEGER NOT NULL, owner INTEGER NOT NULL, symbol INTEGER NOT NULL,
     line INTEGER NOT NULL);
+CREATE TABLE sign (file INTEGER NOT NULL, word INTEGER NOT NULL, line INTEGER NOT NULL);
 CREATE TABLE note (file INTEGER NOT NULL, line INTEGER NOT NULL, text TEXT NOT NULL);
 CREATE TABLE document (name TEXT PRIMARY KEY, content TEXT NOT NULL);
 """
@@ -58,10 +59,11 @@ CREATE INDEX import_file ON import (file);
 CREATE INDEX edge_imported ON edge (imported);
 CREATE INDEX reference_name ON reference (name, owner);
 CREATE INDEX reference_file ON reference (file);
+CREATE INDEX sign_file ON sign (file, line);
 CREATE INDEX note_file ON note (file);
 """
 
-PER_FILE_TABLES = ("symbol", "base", "import", "reference", "note")
+PER_FILE_TABLES = ("symbol", "base", "import", "reference", "sign", "note")
 
 
 def open_complete(path: Path) -> sqlite3.Connection:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from trackrecord.errors import UpstreamError
+from trackrecord.upstream.features import telling_names
 from trackrecord.upstream.gpu_signs import find_gpu_signs, is_neutral
 from trackrecord.upstream.index.reader import Definition, SourceFacts, read_source
 from trackrecord.upstream.index.scan import is_test_module, module_of
@@ -86,7 +87,7 @@ def _read_file(root: str, path: str, roots: frozenset[str]) -> FileFacts:
     except OSError as error:
         problem = SourceFacts(problem=f"cannot be read: {error.strerror}")
         return FileFacts(path, module, problem, (0, ""), {})
-    facts = read_source(source, module, is_package, roots)
+    facts = read_source(source, module, is_package, roots, telling_names())
     if facts.problem or not is_test_module(path):
         return FileFacts(path, module, facts, (0, ""), {})
     signs = find_gpu_signs(source.decode("utf-8-sig", errors="replace"))
