@@ -21,7 +21,7 @@ from trackrecord.pr.gauntlet.report import Report
 from trackrecord.pr.gauntlet.reviewable import public_parts
 from trackrecord.pr.gauntlet.thread import day
 from trackrecord.pr.invariants import Invariant, at_stake
-from trackrecord.pr.quoting import code_span, link, plain
+from trackrecord.pr.quoting import code_span, link, plain, quotation
 from trackrecord.pr.regression import RegressionTest, propose_test
 from trackrecord.upstream.impact import Impact, Target, impact_of
 
@@ -86,7 +86,7 @@ def build_plan(case: Case, report: Report) -> Plan:
     targets = [_target(place) for place in case.places[:MAX_PLACES]]
     impact = impact_of(case.index, targets, case.title) if targets else None
     invariants = at_stake(impact.symbols if impact else ())
-    plan = Plan(f"Plan for {case.name}: {code_span(case.title, 120)}", _opening(case, report))
+    plan = Plan(f"Plan for {case.name}: {quotation(case.title, 120)}", _opening(case, report))
     plan.sections = {
         "Problem": _problem(case, report),
         "Load-bearing lines": _places(case),
@@ -119,9 +119,9 @@ def _problem(case: Case, report: Report) -> list[str]:
     author = f"{code_span(case.issue.user)}, " if case.issue and case.issue.user else ""
     written = (case.issue.created_at or "")[:10] if case.issue else ""
     by = f" ({author}{written})" if author or written else ""
-    lines = [f"- {code_span(_first_sentence(case), 220)}{by}"]
+    lines = [f"- {quotation(_first_sentence(case), 220)}{by}"]
     lines += [
-        f"- Error: {code_span(f'{error.type}: {error.text}'.rstrip(': '), 160)}"
+        f"- Error: {quotation(f'{error.type}: {error.text}'.rstrip(': '), 160)}"
         for error in case.signals.error_messages[:1]
     ]
     lines += [
@@ -154,7 +154,7 @@ def _places(case: Case) -> list[str]:
         at = link(f"`{place.where}`", case.index.tree.pin.url(place.path, place.line))
         name = f" `{place.symbol.qualname}`" if place.symbol else ""
         says = why[place.evidence]
-        quote = code_span(place.says, 80) if says.endswith(", ") else ""
+        quote = quotation(place.says, 80) if says.endswith(", ") else ""
         lines.append(f"- {at}{name}: {says}{quote}")
     return lines or ["- None is known yet: find the function that is at fault, then plan again."]
 
@@ -247,14 +247,14 @@ def _duplicates(case: Case, report: Report) -> list[str]:
         lines.append(f"- {plain(result.summary)} (as of {report.as_of})")
         for entry in result.evidence[:2]:
             who = f", {code_span(entry.author)}" if entry.author else ""
-            quote = f"{code_span(entry.text, 100)}: " if entry.text else ""
+            quote = f"{quotation(entry.text, 100)}: " if entry.text else ""
             date = f", {entry.date}" if entry.date else ""
             lines.append(f"- {quote}{link(plain(entry.says), entry.url)}{who}{date}")
     assert case.store is not None
     for each in similar(case.store, case.issue.number if case.issue else case.body, 2):
         thread = case.store.issue(each.number)
         if thread is not None:
-            named = f"{link(f'No. {each.number}', thread.url)} {code_span(thread.title, 70)}"
+            named = f"{link(f'No. {each.number}', thread.url)} {quotation(thread.title, 70)}"
             lines.append(f"- Nearest ({each.score:.2f}): {named}, {thread.state}")
     about = case.name.lstrip("#") if case.issue else case.places[0].path.rpartition("/")[2]
     search = f'gh pr list --repo {case.store.repo} --state open --search "{about} in:body"'

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from typing import Literal
 
@@ -24,7 +24,7 @@ _ANCHOR = re.compile(
 _NAME = re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")
 _BETWEEN = re.compile(r"(?:\]\([^)\s]*\))?[ ,:]{1,3}")
 """What may stand between an anchor and its name: the address of a link, then a blank."""
-_LIST_MARK = re.compile(r"^\s*(?:[-*+]|\d{1,3}[.)])?\s*")
+_LIST_MARK = re.compile(r"^\s*(?:[-*+]|\d{1,3}[.)])?\s*(?:\[[ xX]\]\s*)?")
 _COMMENT = re.compile(r"<!--.*?(?:-->|\Z)", re.DOTALL)
 _PLACEHOLDER = re.compile(r"(?:tbd|todo|fixme|n/a|none|[?.…-]+)\.?", re.IGNORECASE)
 
@@ -55,7 +55,7 @@ class Linted:
 
 def lint_plan(text: str, index: Index) -> Linted:
     """Checks the plan `text` against the tree of `index`."""
-    found = {section.heading.strip().lower(): section for section in sections(text, "plan")}
+    found = _by_heading(text)
     anchors = list(_anchors(text))
     problems = [*_page(text), *_sections(found)]
     problems += [problem for anchor in anchors if (problem := _check(anchor, index))]
@@ -67,6 +67,20 @@ def lint_plan(text: str, index: Index) -> Linted:
     asked = [line for line in approach.text.splitlines() if "?" in line] if approach else []
     problems.sort(key=lambda problem: problem.line)
     return Linted(tuple(problems), len(anchors), len(asked))
+
+
+def _by_heading(text: str) -> dict[str, PolicySection]:
+    """The sections of the plan by name; what stands under headings inside of one belongs to it."""
+    found: dict[str, PolicySection] = {}
+    held, known = "", {name.lower() for name in SECTIONS}
+    for section in sections(text, "plan"):
+        name = section.heading.strip().lower()
+        if held in known and name not in known and section.level > found[held].level:
+            whole = f"{found[held].text}\n# {section.heading}\n{section.text}"
+            found[held] = replace(found[held], text=whole)
+        else:
+            found[name], held = section, name
+    return found
 
 
 @dataclass(frozen=True, slots=True)

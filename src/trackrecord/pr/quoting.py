@@ -33,13 +33,19 @@ def code_span(text: str, longest: int = 200) -> str:
     return f"{fence}{pad}{line}{pad}{fence}"
 
 
+def quotation(text: str, longest: int = 200) -> str:
+    """Somebody's words as one code span, in quotation marks: a path in it is nobody's anchor."""
+    return code_span(f"“{one_line(text, longest)}”", longest + 2)
+
+
 def plain(text: str, longest: int = 220) -> str:
     """A sentence of ours that may hold names from outside, so that it renders as itself.
 
-    A mention is broken by an invisible joiner, which GitHub takes for part of no login.
+    Mentions and references are broken by an invisible joiner: GitHub looks for both after it has
+    taken the backslashes away.
     """
-    escaped = re.sub(r"([\\`*_\[\]<>|#])", r"\\\1", one_line(text, longest))
-    return escaped.replace("@", "@\u2060")
+    escaped = re.sub(r"([\\`*_\[\]<>|])", r"\\\1", one_line(text, longest))
+    return re.sub(r"[@#]", "\\g<0>\u2060", escaped)
 
 
 def safe_url(url: str) -> str:

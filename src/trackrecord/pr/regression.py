@@ -7,6 +7,7 @@ things up. It asserts nothing; it fails until a person writes down what must hol
 from __future__ import annotations
 
 import ast
+import builtins
 import re
 from dataclasses import dataclass
 
@@ -91,9 +92,12 @@ def _nearest(tests: list[TestRef]) -> TestRef:
 
 def _beside(case: Case, test: TestRef) -> RegressionTest:
     steps = steps_for(case, test.path, cpu=test.needs_gpu is False)
+    name, folder = test_name(case.title), test.path.rpartition("/")[0]
+    while case.index.has_path(f"{folder}/{name}.py") or case.index.symbol(test.path, name):
+        name += "_regression"
     return RegressionTest(
         path=test.path,
-        name=test_name(case.title),
+        name=name,
         neighbour=f"{test.path}::{test.name.replace('.', '::')}" if test.name else test.path,
         neighbour_line=test.line,
         step=steps[0] if steps else None,
@@ -112,10 +116,11 @@ class _Style:
         except (SyntaxError, ValueError, RecursionError):
             tree = ast.Module([], [])
         function = _function_at(tree, line)
-        self.setup = _setup_of(function) if function else []
-        marks = [ast.unparse(node) for node in tree.body if _is_mark(node)]
+        bound = {*_imported(tree), *vars(builtins)}
+        self.setup = _setup_of(function, bound) if function else []
+        marks = [ast.unparse(n) for n in tree.body if _is_mark(n) and _reads(n) <= bound]
         self.marks = "\n".join(marks) + "\n" if marks else ""
-        used = {"pytest", *(name for text in self.setup for name in _names(ast.parse(text)))}
+        used = {name for text in [*self.setup, *marks] for name in _reads(ast.parse(text))}
         self.imports = _imports_of(tree, used)
 
 
@@ -126,16 +131,18 @@ def _function_at(tree: ast.Module, line: int) -> ast.FunctionDef | None:
     return next(iter(holding or found), None)
 
 
-def _setup_of(function: ast.FunctionDef) -> list[str]:
-    """The assignments that begin a test, as far as they need none of its arguments."""
-    arguments = {a.arg for a in (*function.args.args, *function.args.kwonlyargs)}
+def _setup_of(function: ast.FunctionDef, bound: set[str]) -> list[str]:
+    """The assignments that begin a test, as far as they need no more than `bound` and each other:
+    none of its arguments, and no helper of the file."""
     setup: list[str] = []
+    known = set(bound)
     for statement in function.body:
         if isinstance(statement, ast.Expr) and isinstance(statement.value, ast.Constant):
             continue  # the docstring
-        if not isinstance(statement, ast.Assign) or _names(statement) & arguments:
+        if not isinstance(statement, ast.Assign) or not _reads(statement) <= known:
             break
         setup.append(ast.unparse(statement))
+        known |= _names(statement)
         if len(setup) == MAX_SETUP:
             break
     return setup
@@ -143,6 +150,25 @@ def _setup_of(function: ast.FunctionDef) -> list[str]:
 
 def _names(tree: ast.AST) -> set[str]:
     return {node.id for node in ast.walk(tree) if isinstance(node, ast.Name)}
+
+
+def _reads(tree: ast.AST) -> set[str]:
+    """The names that a statement needs to be there."""
+    return {
+        node.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)
+    }
+
+
+def _imported(tree: ast.Module) -> set[str]:
+    """What the file's imports bind."""
+    return {
+        alias.asname or alias.name.split(".")[0]
+        for node in tree.body
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for alias in node.names
+    }
 
 
 def _is_mark(node: ast.stmt) -> bool:

@@ -16,7 +16,9 @@ from trackrecord.pr.gauntlet.doubts import SAME_THING
 from trackrecord.pr.gauntlet.report import CheckResult, Evidence
 from trackrecord.pr.gauntlet.thread import Thread
 
-_NUMBER = re.compile(r"(?:#|/(?:issues|pull)/)(\d{2,7})\b")
+_NUMBER = re.compile(
+    r"(?:(?<![\w/])#|(?P<repo>[\w.-]+/[\w.-]+)/(?:issues|pull)/)(?P<number>\d{2,7})\b"
+)
 _PERSON = re.compile(r"(?:TODO|FIXME|XXX|HACK)\s*\(@?([A-Za-z][\w-]{1,38})\)")
 
 
@@ -26,7 +28,11 @@ def check_claimed_note(case: Case) -> CheckResult:
     assert note is not None
     assert case.store is not None
     store = case.store
-    named = [int(m[1]) for m in _NUMBER.finditer(note.text)]
+    named = [
+        int(m["number"])
+        for m in _NUMBER.finditer(note.text)
+        if (m["repo"] or store.repo).lower() == store.repo.lower()
+    ]
     evidence, open_pulls = [], []
     for number in named:
         issue = store.issue(number)

@@ -29,7 +29,12 @@ _CLASSES = ("LLM", "SamplingParams", "EngineArgs", "AsyncEngineArgs", "PoolingPa
 """Classes whose keyword arguments are names of the tree."""
 _SERVE = re.compile(r"\bvllm (?:serve|bench|chat|complete)\b|-m vllm\.")
 _OPTION = re.compile(r"(?<!\S)--([a-z][\w.-]{1,60})")
-_NUMBERS = re.compile(r"\d+")
+_RELEASE = re.compile(r"v?(\d+(?:\.\d+)*)")
+_VENDORS = {
+    "amd": {"amd", "radeon", "instinct", "mi", "rx", "gfx"},
+    "google": {"google", "tpu"},
+    "intel": {"intel", "gaudi", "hpu", "xpu", "arc"},
+}
 _VENDOR_LABELS = {"rocm": "amd", "tpu": "google", "intel-gpu": "intel", "gaudi": "intel"}
 
 
@@ -155,14 +160,8 @@ def _hardware(case: Case, found: _Finding) -> None:
 
 def _vendor(gpu: str) -> str:
     name = gpu.lower()
-    for vendor, signs in {
-        "amd": ("mi", "rx", "gfx"),
-        "google": ("tpu",),
-        "intel": ("gaudi", "hpu", "xpu", "arc"),
-    }.items():
-        if name.startswith(signs):
-            return vendor
-    return "nvidia"
+    words = re.findall(r"[a-z]+", name)
+    return next((vendor for vendor, signs in _VENDORS.items() if signs & set(words)), "nvidia")
 
 
 def _all_cpu(case: Case) -> bool:
@@ -293,7 +292,9 @@ def _trace(case: Case, found: _Finding) -> bool:
 
 def _numbers(version: str) -> tuple[int, ...]:
     """The release a version belongs to: `0.22.1rc1.dev9+g12` is of 0.22.1."""
-    return tuple(int(part) for part in _NUMBERS.findall(version.split("+")[0]))[:3]
+    found = _RELEASE.match(version)
+    parts = [int(part) for part in found[1].split(".")[:3]] if found else []
+    return (*parts, *(0,) * (3 - len(parts)))
 
 
 def _day(case: Case) -> str | None:
