@@ -270,7 +270,7 @@ def _assistance(branch: Branch, given: Given) -> str:
     if said is None:
         return ""
     if said.value == "none":
-        return f"## AI assistance\n\nNone was used ({_name(said)}, {said.at[:10]}).\n"
+        return f"## AI assistance\n\nNo AI assistance was used ({_name(said)}, {said.at[:10]}).\n"
     note = f": {_quiet(given.ai_note)}" if given.ai_note else ""
     lines = ["## AI assistance", "", f"AI assistance was used for this change{note}."]
     for what in (REVIEWED, TESTS_RUN, DEFENCE):

@@ -289,9 +289,9 @@ def check_disclosure(branch: Branch) -> Iterator[Finding]:
 
 
 def disclosed(body: str) -> str:
-    """The line that says that AI assistance was used, or ""."""
+    """The line that says that AI assistance was used, or ""; a heading alone says nothing."""
     for line in _prose(body).splitlines():
-        if _DISCLOSURE.search(_NEGATION.sub("", line)):
+        if not line.startswith("#") and _DISCLOSURE.search(_NEGATION.sub("", line)):
             return line.strip()
     return ""
 
