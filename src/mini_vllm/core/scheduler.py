@@ -201,12 +201,21 @@ class Scheduler:
         """Gives running requests what they lack, preempting where blocks run out."""
         running = self.running
         allocate_slots = self.kv_cache_manager.allocate_slots
+        block_size = self.kv_cache_manager.block_size
         threshold = self.config.long_prefill_token_threshold
         index = 0
         while index < len(running) and budget > 0:
             request = running[index]
             num_new = len(request.token_ids) - request.num_computed_tokens
-            if num_new > 1:
+            if num_new == 1:
+                # A token that neither begins nor fills a block needs nothing of the cache.
+                offset = request.num_computed_tokens % block_size
+                if 0 < offset < block_size - 1:
+                    scheduled[request] = 1
+                    budget -= 1
+                    index += 1
+                    continue
+            else:
                 if 0 < threshold < num_new:
                     num_new = threshold
                 num_new = min(num_new, budget)
