@@ -19,6 +19,9 @@ COMMANDS = {
     "bench": "measure the engine on this machine",
     "replay": "run the scheduler over a recorded workload, without a model",
     "models": "list the models that can be used by name",
+    "size": "show what a model takes on a device, with the arithmetic",
+    "simulate": "run the scheduler over made traffic on modelled hardware",
+    "sweep": "simulate a grid of configurations and find the cheapest that will do",
 }
 
 

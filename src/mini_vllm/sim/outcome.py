@@ -35,6 +35,11 @@ class Slo:
                 f"attainment must be above 0 and at most 1, got {self.attainment}", "attainment"
             )
 
+    @property
+    def is_set(self) -> bool:
+        """Whether there is any bound at all."""
+        return any(bound is not None for bound in (self.ttft, self.tpot, self.e2e))
+
     def is_kept(self, ttft: float, tpot: float, e2e: float) -> bool:
         return (
             (self.ttft is None or ttft <= self.ttft)

@@ -7,6 +7,7 @@ it, and the last line ends in the value shown.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import isfinite
 
 _BYTES = (("TB", 1e12), ("GB", 1e9), ("MB", 1e6), ("kB", 1e3))
 _LARGE = (("T", 1e12), ("G", 1e9), ("M", 1e6))
@@ -39,7 +40,7 @@ class Quantity:
     def to_json(self) -> dict[str, object]:
         return {
             "name": self.name,
-            "value": self.value,
+            "value": self.value if isfinite(self.value) else None,
             "unit": self.unit,
             "derivation": list(self.derivation),
         }
@@ -47,6 +48,8 @@ class Quantity:
 
 def show(value: float, unit: str) -> str:
     """`value` in a unit that reads well."""
+    if not isfinite(value):
+        return f"no number of {unit}"
     if unit in ("B", "B/s"):
         for prefix, scale in _BYTES:
             if abs(value) >= scale:

@@ -39,6 +39,7 @@ class Result:
     goodput: float
     """Requests a second that kept the objective."""
     attained: float
+    has_slo: bool
     meets_slo: bool
     broken: dict[str, int]
     latency: dict[str, dict[str, float | None]]
@@ -147,6 +148,7 @@ def _result(
         total_rate=(outcome.output_tokens + outcome.prompt_tokens) / seconds if seconds else 0.0,
         goodput=outcome.kept / seconds if seconds else 0.0,
         attained=outcome.attained,
+        has_slo=scenario.slo.is_set,
         meets_slo=outcome.meets_slo,
         broken=outcome.broken,
         latency={

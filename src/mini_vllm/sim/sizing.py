@@ -24,8 +24,9 @@ ACTIVATION_RESERVE = 0.05
 def parameters(model: ModelSpec) -> list[Quantity]:
     """Parameters by part, the total last."""
     layers, hidden = model.num_layers, model.hidden_size
+    ends = f"vocabulary {model.vocab_size:,} x {hidden:,}"
     parts = [
-        _part("embedding", [("vocabulary x hidden", model.vocab_size * hidden)], 1),
+        _part("embedding", [(ends, model.vocab_size * hidden)], 1),
         _part("attention", attention_matrices(model), layers),
     ]
     dense = model.num_layers - model.num_moe_layers
@@ -47,7 +48,7 @@ def parameters(model: ModelSpec) -> list[Quantity]:
     if model.tie_word_embeddings:
         parts.append(Quantity("head", 0, "params", ("the head is the embedding (tied): 0",)))
     else:
-        parts.append(_part("head", [("vocabulary x hidden", model.vocab_size * hidden)], 1))
+        parts.append(_part("head", [(ends, model.vocab_size * hidden)], 1))
     total = sum(part.value for part in parts)
     words = " + ".join(show(part.value, "params") for part in parts if part.value)
     return [*parts, Quantity("parameters", total, "params", (f"{words} = {number(total)}",))]
