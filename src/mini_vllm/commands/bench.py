@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from mini_vllm.errors import InvalidInputError
 
 if TYPE_CHECKING:
     from mini_vllm.bench.report import Report
+    from mini_vllm.engine.config import EngineConfig
 
 DEFAULT_REPEAT = 3
 
@@ -46,6 +48,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--compare", type=Path, metavar="FILE", help="print the ratio to this earlier document"
     )
+    parser.add_argument(
+        "--record-steps",
+        type=Path,
+        metavar="FILE",
+        help="instead, record what steps compute and how long they take, for `simulate` to fit",
+    )
     parser.add_argument("--json", action="store_true", help="print the result document")
     add_engine_flags(parser)
 
@@ -58,6 +66,8 @@ def run(args: argparse.Namespace) -> int:
     if args.out and not args.out.parent.is_dir():
         raise InvalidInputError(f"cannot write {str(args.out)!r}: its folder does not exist")
     config = engine_config(args)
+    if args.record_steps:
+        return _record(args, config)
     rounds = None if args.budget_seconds else args.repeat or DEFAULT_REPEAT
     how_often = ["--repeat", rounds] if rounds else ["--budget-seconds", args.budget_seconds]
     plan = Plan(
@@ -79,6 +89,25 @@ def run(args: argparse.Namespace) -> int:
         console.emit_json(document)
     else:
         print("\n".join(table(report, earlier)))
+    return console.EXIT_OK
+
+
+def _record(args: argparse.Namespace, config: EngineConfig) -> int:
+    """Writes steps of this machine's engine; the simulator fits them (`cost.model = "fit"`)."""
+    from mini_vllm.bench.record import record_steps
+    from mini_vllm.bench.report import engine_settings
+    from mini_vllm.engine.llm import LLM
+    from mini_vllm.sim.cost.fitted import FittedCost, write_steps
+
+    llm = LLM(**asdict(config))
+    records = record_steps(llm, progress=console.say)
+    fit = FittedCost.fit(records)
+    write_steps(args.record_steps, records, {"settings": engine_settings(config)})
+    if args.json:
+        about = {"file": str(args.record_steps), "steps": len(records)}
+        console.emit_json(about | {"median_error": fit.median_error, "prices": list(fit.prices)})
+    else:
+        print(f"{args.record_steps}: {fit.name}")
     return console.EXIT_OK
 
 

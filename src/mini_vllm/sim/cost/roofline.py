@@ -73,15 +73,7 @@ class RooflineCost:
         """With `pp` stages as many groups of sequences are on their way at once, each with its
         share of the step; a group goes through all stages, and passes on activations."""
         pp = self.deployment.pp
-        share = StepShape(
-            decodes=-(-shape.decodes // pp),
-            decode_context=shape.decode_context // pp,
-            chunks=-(-shape.chunks // pp),
-            chunk_tokens=-(-shape.chunk_tokens // pp),
-            chunk_context=shape.chunk_context // pp,
-            chunk_pairs=shape.chunk_pairs / pp,
-            verified=shape.verified,
-        )
+        share = shape.split(pp)
         terms = self._stage(share)
         hardware = self.deployment.hardware
         sent = share.tokens * self.deployment.model.hidden_size * 2.0

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from mini_vllm.core.scheduler import SchedulerOutput
+
 
 @dataclass(slots=True)
 class StepShape:
@@ -41,12 +43,37 @@ class StepShape:
     def sequences(self) -> int:
         return self.decodes + self.chunks
 
+    def split(self, parts: int) -> StepShape:
+        """A share of the step: one of `parts` groups that follow each other through a pipeline."""
+        return StepShape(
+            decodes=-(-self.decodes // parts),
+            decode_context=-(-self.decode_context // parts),
+            chunks=-(-self.chunks // parts),
+            chunk_tokens=-(-self.chunk_tokens // parts),
+            chunk_context=-(-self.chunk_context // parts),
+            chunk_pairs=self.chunk_pairs / parts,
+            verified=self.verified,
+        )
+
     def add_chunk(self, tokens: int, context: int) -> None:
         """A chunk of `tokens` that ends at a context of `context` (the tokens included)."""
         self.chunks += 1
         self.chunk_tokens += tokens
         self.chunk_context += context
         self.chunk_pairs += tokens * context - tokens * (tokens - 1) / 2
+
+
+def shape_of(scheduler_output: SchedulerOutput) -> StepShape:
+    """The shape of a step that was scheduled (its tokens already counted as computed)."""
+    shape = StepShape()
+    for request, new in scheduler_output.num_scheduled_tokens.items():
+        computed = request.num_computed_tokens
+        if new == 1 and computed > request.num_prompt_tokens:
+            shape.decodes += 1
+            shape.decode_context += computed
+        else:
+            shape.add_chunk(new, computed)
+    return shape
 
 
 def decode_shape(batch: int, context: int) -> StepShape:
