@@ -58,5 +58,5 @@ $(VENV)/.installed: pyproject.toml requirements/constraints.txt $(VENV)/.created
 
 $(VENV)/.installed-dev: pyproject.toml requirements/constraints.txt $(VENV)/.created $(VENV)/.model
 	@echo "installing trackrecord, what it needs and what tests it (a minute or two) ..."
-	$(PIP) install -c requirements/constraints.txt -e '.[dev]'
+	$(PIP) install -c requirements/constraints.txt -e '.[dev,sim]'
 	@touch $@ $(VENV)/.installed

@@ -6,7 +6,8 @@
     executor, engine    the real `EngineCore` on a virtual clock
     traffic             who asks, when, and for how much
     cluster             several engines behind a router; prefill and decode apart
-    scenario, simulate  a TOML file in, figures out; `sweep` runs many
+    scenario, simulate  a TOML file in, figures out
+    grid, sweep         many points of one scenario, and the cheapest that will do
 
 Never imports torch.
 """

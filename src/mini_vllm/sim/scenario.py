@@ -8,6 +8,7 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
+from math import inf
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -226,8 +227,8 @@ def _check(scenario: Scenario) -> None:
             "speculation.acceptance must be from 0 to below 1, and draft_cost from 0 to 10",
             "acceptance",
         )
-    if scenario.price.gpu_hour < 0:
-        raise InvalidInputError("price.gpu_hour must not be negative", "gpu_hour")
+    if not 0 <= scenario.price.gpu_hour < inf:
+        raise InvalidInputError("price.gpu_hour must be a number from 0", "gpu_hour")
     scenario.scheduler_config()
     apart = scenario.disaggregation
     if apart.prefill_replicas:

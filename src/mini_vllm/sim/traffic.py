@@ -86,7 +86,7 @@ class Tenant:
         name: for reports.
         rate: requests (or, with `turns` above 1, sessions) a second.
         arrivals: "poisson"; "gamma", bursty; "constant"; "diurnal", a Poisson process whose rate
-            follows the day.
+            follows the day, from its mean in the morning up.
         burstiness: of gamma arrivals the coefficient of variation of the gaps; 1 is Poisson.
         peak_to_mean: of diurnal arrivals, how far the busiest hour is above the mean.
         prompt: tokens of a prompt of its own, behind a prefix and earlier turns.
@@ -240,7 +240,7 @@ def _moments(tenant: Tenant, rng: Random) -> Iterator[float]:
         fastest = tenant.rate * (1 + swing)
         while True:  # thinning: Lewis and Shedler, 1979
             now += rng.expovariate(fastest)
-            rate = tenant.rate * (1 - swing * math.cos(2 * math.pi * now / _DAY))
+            rate = tenant.rate * (1 + swing * math.sin(2 * math.pi * now / _DAY))
             if rng.random() * fastest <= rate:
                 yield now
     shape = 1.0 if tenant.arrivals == "poisson" else 1 / tenant.burstiness**2

@@ -44,14 +44,18 @@ class StepShape:
         return self.decodes + self.chunks
 
     def split(self, parts: int) -> StepShape:
-        """A share of the step: one of `parts` groups that follow each other through a pipeline."""
+        """A share of the step: one of `parts` groups that follow each other through a pipeline.
+
+        A sequence is in one group whole, so of few sequences some groups have none.
+        """
+        decoding, filling = max(1, min(parts, self.decodes)), max(1, min(parts, self.chunks))
         return StepShape(
-            decodes=-(-self.decodes // parts),
-            decode_context=-(-self.decode_context // parts),
-            chunks=-(-self.chunks // parts),
-            chunk_tokens=-(-self.chunk_tokens // parts),
-            chunk_context=-(-self.chunk_context // parts),
-            chunk_pairs=self.chunk_pairs / parts,
+            decodes=-(-self.decodes // decoding),
+            decode_context=-(-self.decode_context // decoding),
+            chunks=-(-self.chunks // filling),
+            chunk_tokens=-(-self.chunk_tokens // filling),
+            chunk_context=-(-self.chunk_context // filling),
+            chunk_pairs=self.chunk_pairs / filling,
             verified=self.verified,
         )
 

@@ -83,7 +83,7 @@ class TablesCost:
             raise InvalidInputError(reason, "cost")
         self.deployment = deployment
         self.overhead = overhead + draft_seconds
-        self._tables = _Tables(SYSTEMS[deployment.hardware.name], deployment)
+        self._tables = _tables(SYSTEMS[deployment.hardware.name], deployment)
         self._all = self._outside = 0.0
         self.terms(StepShape(decodes=1, decode_context=16))  # what is missing is missing now
         self._all = self._outside = 0.0
@@ -102,15 +102,10 @@ class TablesCost:
         pp = self.deployment.pp
         if pp > 1:
             shape = shape.split(pp)
-        tables, model = self._tables, self.deployment.model
-        tokens, layers = shape.tokens, model.num_layers
-        linear, outside = tables.layer(tokens)
-        attention = self._attention(shape)
+        tables, layers, tokens = self._tables, self.deployment.model.num_layers, shape.tokens
+        linear, outside, small, sending = tables.of_tokens(tokens)
         head, head_outside = tables.head(shape.sequences * shape.verified)
-        small = layers * tables.small(tokens) + tables.embedding(tokens)
-        sending = (2 * layers + 1) * tables.all_reduce(tokens) if self.deployment.tp > 1 else 0.0
-        if pp > 1:
-            sending += pp * tables.hop(tokens)
+        attention = self._attention(shape)
         products = layers * linear + head
         self._all += products + layers * attention + small + sending
         self._outside += layers * linear * outside + head * head_outside
@@ -162,8 +157,24 @@ class _Tables:
         self.attention_type = common.FMHAQuantMode.bfloat16
         self.measured = _measured_products(system, "fp8" if fp8 else "bfloat16")
         self._answers: dict[tuple[Any, ...], float] = {}
+        self._of_tokens: dict[int, tuple[float, float, float, float]] = {}
+        self._heads: dict[int, tuple[float, float]] = {}
         weights = deployment.weight_bytes * sum(n * k for n, k in self._products())
         self.weight_seconds = model.num_layers * weights / deployment.hardware.bandwidth
+
+    def of_tokens(self, tokens: int) -> tuple[float, float, float, float]:
+        """What depends on the number of tokens alone: seconds of a layer's products, the share of
+        these that were not measured, seconds of all small kernels, and of all messages."""
+        if tokens not in self._of_tokens:
+            layers = self.deployment.model.num_layers
+            small = layers * self.small(tokens) + self.embedding(tokens)
+            sending = 0.0
+            if self.deployment.tp > 1:
+                sending += (2 * layers + 1) * self.all_reduce(tokens)
+            if self.deployment.pp > 1:
+                sending += self.deployment.pp * self.hop(tokens)
+            self._of_tokens[tokens] = (*self.layer(tokens), small, sending)
+        return self._of_tokens[tokens]
 
     def layer(self, tokens: int) -> tuple[float, float]:
         """(seconds of a layer's products, share of these whose shape was not measured)."""
@@ -190,12 +201,16 @@ class _Tables:
         return found
 
     def head(self, sequences: int) -> tuple[float, float]:
-        model = self.deployment.model
-        n, k = model.vocab_size // self.deployment.tp, model.hidden_size
-        from aiconfigurator_core.sdk import common
+        """Seconds of the head's product, and the share of them that was not measured: all or
+        nothing."""
+        if sequences not in self._heads:
+            model = self.deployment.model
+            n, k = model.vocab_size // self.deployment.tp, model.hidden_size
+            from aiconfigurator_core.sdk import common
 
-        seconds = self._product(sequences, n, k, common.GEMMQuantMode.bfloat16)
-        return seconds, 0.0 if (n, k) in self.measured else 1.0
+            seconds = self._product(sequences, n, k, common.GEMMQuantMode.bfloat16)
+            self._heads[sequences] = (seconds, 0.0 if (n, k) in self.measured else 1.0)
+        return self._heads[sequences]
 
     def _product(self, m: int, n: int, k: int, quantization: Any) -> float:
         op = self.operations.GEMM("product", 1, n, k, quantization)
@@ -239,20 +254,25 @@ class _Tables:
 
     def decode_attention(self, batch: int, context: float) -> float:
         length = _rounded(context) + 1
+        key = ("decode", batch, length)
+        if (known := self._answers.get(key)) is not None:
+            return known
         op = self.operations.GenerationAttention(
             *("generation_attention", 1, self.heads, self.kv_heads, self.kv_quantization),
             head_size=self.deployment.model.head_dim,
         )
-        return self._ask(("decode", batch, length), op, batch=batch, s=length, prompt=False)
+        return self._ask(key, op, batch=batch, s=length, prompt=False)
 
     def prompt_attention(self, batch: int, new: float, prefix: float) -> float:
         length, before = max(1, round(new)), _rounded(prefix) if prefix >= 1 else 0
+        key = ("prompt", batch, length, before)
+        if (known := self._answers.get(key)) is not None:
+            return known
         op = self.operations.ContextAttention(
             *("context_attention", 1, self.heads, self.kv_heads),
             *(self.kv_quantization, self.attention_type),
             head_size=self.deployment.model.head_dim,
         )
-        key = ("prompt", batch, length, before)
         return self._ask(key, op, batch=batch, s=length, prefix=before)
 
     def _ask(
@@ -287,6 +307,12 @@ class _Tables:
                 ) from None
             self._answers[key] = milliseconds / 1000
         return self._answers[key]
+
+
+@cache
+def _tables(system: str, deployment: Deployment) -> _Tables:
+    """One for each deployment: what was asked once is known to every engine of it."""
+    return _Tables(system, deployment)
 
 
 def _rounded(length: float) -> int:
