@@ -129,17 +129,12 @@ class Cluster:
         number = next(self._numbers)
         first = self.prefillers or self.engines
         asked = 1 if self.prefillers else arrival.output_tokens
-        request = _request(f"r{number}", arrival.prompt_token_ids, asked, arrival)
-        life = Life(
-            request,
-            arrival.time,
-            arrival.output_tokens,
-            len(arrival.prompt_token_ids),
-            number,
-        )
         self._about[number] = arrival
         try:
             self._check(arrival)
+            request = _request(f"r{number}", arrival.prompt_token_ids, asked, arrival)
+            prompt = len(arrival.prompt_token_ids)
+            life = Life(request, arrival.time, arrival.output_tokens, prompt, number)
             self._route(first, arrival.key).add(life, arrival.time)
         except InvalidInputError:
             del self._about[number]
@@ -160,7 +155,7 @@ class Cluster:
             self._finished(life, end)
             return
         tokens = life.request.token_ids
-        at = end + self.transfer_seconds(len(tokens))
+        at = end + self.transfer_seconds(life.prompt_tokens)
 
         def arrive() -> None:
             more = arrival.output_tokens - 1

@@ -79,7 +79,7 @@ class SimulatedEngine:
         self._on_finish = on_finish
         self._on_interval = on_interval
         self._late: set[str] = set()
-        """Requests that were preempted: their next interval is their own."""
+        """Requests that missed a step: their next interval is their own."""
         self._last_end = 0.0
 
     @property
@@ -127,10 +127,8 @@ class SimulatedEngine:
 
     def _collect(self, result: StepResult, end: float) -> None:
         """Tokens arrive: first ones, last ones, and the interval of all that went on decoding."""
-        lives, late, ordinary, tokens = self.lives, self._late, 0, 0
-        for request in result.scheduled.preempted:
-            late.add(request.request_id)
-            lives[request.request_id].last_token = self._last_end
+        lives, late = self.lives, self._late
+        ordinary = tokens = ended = 0
         for output in result.outputs:
             request, new = output.request, len(output.new_token_ids)
             tokens += new
@@ -149,9 +147,25 @@ class SimulatedEngine:
             late.discard(request.request_id)
             life.last_token = end
             if output.finish_reason is not None:
+                ended += 1
                 del lives[request.request_id]
                 self._on_finish(life, end)
         if ordinary:
             self._on_interval(end - self._last_end, ordinary)
+        for request in result.scheduled.preempted:
+            self._fall_behind(request)
+        running = self.core.scheduler.running
+        if len(result.outputs) - ended < len(running):
+            served = {output.request for output in result.outputs}
+            for request in running:
+                if request not in served:  # the budget was spent before its turn, or on a part
+                    self._fall_behind(request)
         self.load.output_tokens += tokens
         self._last_end = end
+
+    def _fall_behind(self, request: Request) -> None:
+        """A request that gets no token in this step had its last one when the last step ended."""
+        name = request.request_id
+        if name not in self._late and request.num_output_tokens:
+            self._late.add(name)
+            self.lives[name].last_token = self._last_end

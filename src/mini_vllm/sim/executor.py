@@ -80,7 +80,12 @@ class SimulatedExecutor:
                     tokens += [sample(request, length + n + 1) for n in range(self._accepted())]
                 sampled.append(tokens)
                 continue
-            if not self.free_prompts or computed > request.num_prompt_tokens:
+            if self.free_prompts and computed <= request.num_prompt_tokens:
+                # Keys and values came from elsewhere; those of the last token are still to compute.
+                if computed == length:
+                    decodes += 1
+                    context += computed
+            else:
                 shape.add_chunk(new, computed)
             sampled.append([sample(request, length)] if computed == length else [])
         shape.decodes, shape.decode_context = decodes, context

@@ -48,7 +48,7 @@ class ModelSpec:
         experts_per_token: how many of them a token goes through.
         moe_intermediate_size: of one expert.
         shared_intermediate_size: of the experts that every token goes through, all together.
-        num_dense_layers: leading layers without experts.
+        num_dense_layers: layers without experts.
         kv_lora_rank: width of MLA's latent; 0 for ordinary attention.
     """
 
@@ -97,6 +97,11 @@ class ModelSpec:
                 f"heads evenly",
                 "num_kv_heads",
             )
+        if self.num_dense_layers > self.num_layers:
+            raise InvalidInputError(
+                f"model {self.name!r}: {self.num_dense_layers} dense layers of {self.num_layers}",
+                "num_dense_layers",
+            )
         if self.experts_per_token > self.num_experts:
             raise InvalidInputError(
                 f"model {self.name!r}: {self.experts_per_token} experts a token of "
@@ -129,10 +134,13 @@ def find_model(name: str) -> ModelSpec:
     known = catalogue()
     if name.lower() in known:
         return known[name.lower()]
-    path = Path(name).expanduser()
-    if path.is_dir():
-        path = path / "config.json"
-    if path.suffix == ".json" or path.exists():
+    try:
+        path = Path(name).expanduser()
+        path = path / "config.json" if path.is_dir() else path
+        is_file = path.suffix == ".json" or path.exists()
+    except (OSError, RuntimeError, ValueError):  # too long, of a user who is not there, with a null
+        is_file = False
+    if is_file:
         return from_hf_config(_read(path), path.parent.name or path.stem)
     raise InvalidInputError(
         f"no model {name!r}: give a config.json or its folder, or one of {', '.join(known)}",
@@ -142,11 +150,16 @@ def find_model(name: str) -> ModelSpec:
 
 def _read(path: Path) -> Mapping[str, Any]:
     try:
-        if path.stat().st_size > _CONFIG_BYTES:
-            raise InvalidInputError(f"{path}: too large for a config.json", "model")
-        document = json.loads(path.read_bytes())
+        with path.open("rb") as file:
+            content = file.read(_CONFIG_BYTES + 1)
     except OSError as error:
         raise InvalidInputError(f"cannot read {str(path)!r}: {error.strerror}", "model") from None
+    except ValueError:
+        raise InvalidInputError(f"cannot read {str(path)!r}: no such name", "model") from None
+    if len(content) > _CONFIG_BYTES:
+        raise InvalidInputError(f"{path}: too large for a config.json", "model")
+    try:
+        document = json.loads(content)
     except (ValueError, RecursionError):
         raise InvalidInputError(f"{path}: not JSON", "model") from None
     if not isinstance(document, dict):
@@ -160,7 +173,10 @@ def from_hf_config(config: Mapping[str, Any], name: str) -> ModelSpec:
     Raises:
         InvalidInputError: a family that is not known, a key that is missing or of no use.
     """
-    config = {**config, **config.get("text_config", {})} if "text_config" in config else config
+    inner = config.get("text_config")
+    if inner is not None and not isinstance(inner, Mapping):
+        raise InvalidInputError(f"model {name!r}: text_config must be an object", "text_config")
+    config = {**config, **(inner or {})}
     family = str(config.get("model_type", ""))
     kind = FAMILIES.get(family)
     if kind is None:
@@ -176,10 +192,13 @@ def from_hf_config(config: Mapping[str, Any], name: str) -> ModelSpec:
             raise InvalidInputError(f"model {name!r}: config.json lacks {key}", key)
         return value  # its type is checked by ModelSpec
 
-    hidden, heads = get("hidden_size"), get("num_attention_heads")
-    for key, value in (("hidden_size", hidden), ("num_attention_heads", heads)):
+    def positive(key: str) -> int:
+        value = get(key)
         if isinstance(value, bool) or not isinstance(value, int) or value < 1:
             raise InvalidInputError(f"model {name!r}: {key} must be at least 1, got {value!r}", key)
+        return value
+
+    hidden, heads = positive("hidden_size"), positive("num_attention_heads")
     values: dict[str, Any] = {
         "name": name,
         "num_layers": get("num_hidden_layers"),
@@ -187,7 +206,7 @@ def from_hf_config(config: Mapping[str, Any], name: str) -> ModelSpec:
         "num_heads": heads,
         "num_kv_heads": get("num_key_value_heads", heads),
         "head_dim": get("head_dim", hidden // heads),
-        "intermediate_size": get("intermediate_size"),
+        "intermediate_size": positive("intermediate_size"),
         "vocab_size": get("vocab_size"),
         "max_position_embeddings": get("max_position_embeddings", 4096),
         "tie_word_embeddings": config.get("tie_word_embeddings") is True,
@@ -212,18 +231,33 @@ def _experts(family: str, config: Mapping[str, Any], get: Any) -> dict[str, Any]
             "intermediate_size": 0,
         }
     width = get("moe_intermediate_size")
+    layers = get("num_hidden_layers")
     if family.startswith("deepseek"):
+        shared = get("n_shared_experts", 0)
+        whole = isinstance(width, int) and isinstance(shared, int)  # else refused by ModelSpec
         return {
             "num_experts": get("n_routed_experts"),
             "experts_per_token": get("num_experts_per_tok"),
             "moe_intermediate_size": width,
-            "shared_intermediate_size": width * get("n_shared_experts", 0),
+            "shared_intermediate_size": width * shared if whole else shared,
             "num_dense_layers": get("first_k_dense_replace", 0),
         }
+    dense, every = config.get("mlp_only_layers") or [], get("decoder_sparse_step", 1)
+    if not isinstance(dense, list):
+        raise InvalidInputError(f"mlp_only_layers must be a list, got {dense!r}", "mlp_only_layers")
+    if type(every) is not int or every < 1 or type(layers) is not int or not 0 < layers < _MOST:
+        raise InvalidInputError(
+            f"decoder_sparse_step and num_hidden_layers must be whole numbers from 1, got "
+            f"{every!r} and {layers!r}",
+            "decoder_sparse_step" if type(every) is not int or every < 1 else "num_hidden_layers",
+        )
+    sparse = layers // every - sum(
+        (n + 1) % every == 0 for n in {n for n in dense if type(n) is int and 0 <= n < layers}
+    )
     return {
-        "num_experts": get("num_experts"),
+        "num_experts": get("num_experts", config.get("num_local_experts")),  # transformers 5's name
         "experts_per_token": get("num_experts_per_tok"),
         "moe_intermediate_size": width,
         "shared_intermediate_size": get("shared_expert_intermediate_size", 0),
-        "num_dense_layers": len(config.get("mlp_only_layers") or ()),
+        "num_dense_layers": layers - sparse,
     }

@@ -25,6 +25,8 @@ from mini_vllm.sim.traffic import Lengths, Tenant
 T = TypeVar("T")
 COSTS = ("auto", "tables", "roofline", "fit")
 MOST_REQUESTS = 10_000_000
+MOST_BLOCKS = 10_000_000
+MOST_ENGINES = 10_000
 _FILE_BYTES = 1_000_000
 
 
@@ -154,10 +156,14 @@ def read_toml(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > _FILE_BYTES:
             raise InvalidInputError(f"{path}: too large for a scenario")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
     except OSError as error:
         raise InvalidInputError(f"cannot read {str(path)!r}: {error.strerror}") from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    try:
+        return tomllib.loads(content.decode())
+    except RecursionError:
+        raise InvalidInputError(f"{path}: nested too deeply") from None
+    except ValueError as error:  # not TOML, not UTF-8, or a number without end
         raise InvalidInputError(f"{path}: not TOML: {error}") from None
 
 
@@ -180,8 +186,10 @@ def scenario_from(document: Mapping[str, Any], folder: Path) -> Scenario:
     model = document.get("model")
     if not isinstance(model, str):
         raise InvalidInputError("model: name a model or a config.json", "model")
-    inside = folder / model
-    chosen = find_model(str(inside) if inside.exists() else model)
+    try:
+        chosen = find_model(str(folder / model) if (folder / model).exists() else model)
+    except OSError:  # too long for a path
+        raise InvalidInputError(f"model: no model {model[:80]!r}", "model") from None
     hardware: Hardware = find_hardware(gpu)
     deployment = _make(Deployment, placed, "deployment", model=chosen, hardware=hardware)
     cost = _section(document, "cost")
@@ -194,7 +202,7 @@ def scenario_from(document: Mapping[str, Any], folder: Path) -> Scenario:
         replicas=_count(placing, "replicas", "deployment.", 1, 10_000, 1),
         router=_text(placing, "router", "least-loaded"),
         cost=_text(cost, "model", "auto"),
-        cost_file=str(folder / cost["file"]) if cost.get("file") else "",
+        cost_file=str(folder / file) if (file := _text(cost, "file", "")) else "",
         speculation=_make(Speculation, _section(document, "speculation"), "speculation"),
         disaggregation=_apart(_section(document, "disaggregation")),
         slo=_slo(_section(document, "slo")),
@@ -229,11 +237,21 @@ def _check(scenario: Scenario) -> None:
         )
     if not 0 <= scenario.price.gpu_hour < inf:
         raise InvalidInputError("price.gpu_hour must be a number from 0", "gpu_hour")
+    for name, least, most in (("block_size", 1, 1 << 20), ("num_blocks", 0, MOST_BLOCKS)):
+        if not least <= getattr(scenario.engine, name) <= most:
+            raise InvalidInputError(f"engine.{name} must be from {least} to {most:,}", name)
     scenario.scheduler_config()
     apart = scenario.disaggregation
+    if not 0 <= apart.prefill_replicas <= MOST_ENGINES:
+        raise InvalidInputError(
+            f"disaggregation.prefill_replicas must be from 0 to {MOST_ENGINES:,}",
+            "prefill_replicas",
+        )
+    if not 0 < apart.link < inf:
+        raise InvalidInputError("disaggregation.link must be above 0", "link")
+    if not 0 <= apart.latency < inf:
+        raise InvalidInputError("disaggregation.latency must not be negative", "latency")
     if apart.prefill_replicas:
-        if apart.link <= 0 or apart.latency < 0:
-            raise InvalidInputError("disaggregation.link must be above 0", "link")
         scenario.scheduler_config(scenario.prefill_deployment)
 
 
@@ -251,8 +269,8 @@ def _tenants(document: Mapping[str, Any], folder: Path) -> tuple[Tenant, ...]:
         for name in ("prompt", "output"):
             if name in values:
                 values[name] = _lengths(values[name], f"{where}.{name}")
-        if values.get("trace"):
-            values["trace"] = str(folder / str(values["trace"]))
+        if trace := _typed(values.get("trace", ""), "str", f"{where}.trace"):
+            values["trace"] = str(folder / trace)
         values.setdefault("name", f"traffic {number + 1}" if len(given) > 1 else "all")
         found.append(_make(Tenant, values, where))
     names = [tenant.name for tenant in found]
@@ -264,7 +282,7 @@ def _tenants(document: Mapping[str, Any], folder: Path) -> tuple[Tenant, ...]:
 def _lengths(value: Any, where: str) -> Lengths:
     """A number, or a table; a table with `values` is empirical."""
     if isinstance(value, int) and not isinstance(value, bool):
-        return _make(Lengths, {"kind": "fixed", "mean": float(value)}, where)
+        return _make(Lengths, {"kind": "fixed", "mean": value}, where)
     if not isinstance(value, dict):
         raise InvalidInputError(f"{where}: must be a number of tokens or a table", where)
     values = dict(value)
@@ -283,10 +301,8 @@ def _slo(values: Mapping[str, Any]) -> Slo:
     _known(values, "slo.", ("ttft_ms", "tpot_ms", "e2e_ms", "attainment"))
     bounds: dict[str, Any] = {}
     for key, value in values.items():
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            raise InvalidInputError(f"slo.{key}: must be a number, got {value!r}", key)
-        name = key.removesuffix("_ms")
-        bounds[name] = value / 1000 if key.endswith("_ms") else float(value)
+        number = _typed(value, "float", f"slo.{key}")
+        bounds[key.removesuffix("_ms")] = number / 1000 if key.endswith("_ms") else number
     return _raised(lambda: Slo(**bounds), "slo")
 
 
@@ -296,10 +312,7 @@ def _apart(values: Mapping[str, Any]) -> Disaggregation:
     plain = {k: v for k, v in values.items() if k not in units}
     for key, (name, scale) in units.items():
         if key in values:
-            value = values[key]
-            if isinstance(value, bool) or not isinstance(value, int | float):
-                raise InvalidInputError(f"disaggregation.{key}: must be a number", key)
-            plain[name] = value * scale
+            plain[name] = _typed(values[key], "float", f"disaggregation.{key}") * scale
     return _make(Disaggregation, plain, "disaggregation")
 
 
@@ -329,6 +342,7 @@ def _raised(make: Callable[[], T], where: str) -> T:
 
 def _typed(value: Any, kind: str, where: str) -> Any:
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    is_number = is_number and abs(value) < 1 << 1000  # a larger integer is no float, nor is nan
     fits = {
         "int": isinstance(value, int) and not isinstance(value, bool),
         "float": is_number,

@@ -76,8 +76,8 @@ def simulate(scenario: Scenario) -> Result:
     if apart.prefill_replicas:
         prefill = _pool(scenario, scenario.prefill_deployment, apart.prefill_replicas, costs)
         pool = replace(pool, make=_decoding_only(scenario, costs))
-    ranks = scenario.deployment.devices
-    each = kv_bytes_per_token(scenario.deployment).value * ranks
+    whole = replace(scenario.deployment, tp=1, pp=1, ep=False)  # each head travels once
+    each = kv_bytes_per_token(whole).value
     cluster = Cluster(
         pool,
         scenario.router,

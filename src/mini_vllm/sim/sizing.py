@@ -59,6 +59,8 @@ def _part(name: str, matrices: list[tuple[str, int]], times: int) -> Quantity:
     lines = [f"{words} = {number(count)}" for words, count in matrices if count]
     if times > 1:
         lines.append(f"x {times} layers = {number(one * times)}")
+    elif len(lines) > 1:
+        lines.append(f"= {number(one)}")
     return Quantity(name, one * times, "params", tuple(lines))
 
 
@@ -144,7 +146,7 @@ def kv_bytes_per_token(deployment: Deployment) -> Quantity:
         line = f"{layers} layers x ({latent} latent + {rope} RoPE) x {size:g} B = {number(value)}"
         lines = [f"{line} B/token"]
         if deployment.tp > 1:
-            lines.append("the latent has no heads to share: every rank holds all of it")
+            lines.insert(0, "the latent has no heads to share: every rank holds all of it")
         return Quantity("KV cache a token", value, "B/token", tuple(lines))
     heads = deployment.kv_heads_per_rank
     value = 2 * layers * heads * model.head_dim * size
@@ -153,8 +155,8 @@ def kv_bytes_per_token(deployment: Deployment) -> Quantity:
         f"{number(value)} B/token"
     ]
     if deployment.tp > model.num_kv_heads:
-        lines.append(
-            f"{model.num_kv_heads} KV heads on {deployment.tp} ranks: each lies on several"
+        lines.insert(
+            0, f"{model.num_kv_heads} KV heads on {deployment.tp} ranks: each lies on several"
         )
     return Quantity("KV cache a token", value, "B/token", tuple(lines))
 
@@ -229,7 +231,10 @@ def _step(deployment: Deployment, shape: StepShape, what: str) -> list[Quantity]
             f"{what}: intensity",
             work.flops / work.bytes,
             "FLOP/B",
-            (f"{show(work.flops, 'FLOP')} / {show(work.bytes, 'B')}",),
+            (
+                f"{show(work.flops, 'FLOP')} / {show(work.bytes, 'B')} = "
+                f"{number(work.flops / work.bytes)} FLOP/B",
+            ),
         ),
         Quantity(
             f"{what}: at least",
@@ -240,7 +245,8 @@ def _step(deployment: Deployment, shape: StepShape, what: str) -> list[Quantity]
                 f"{seconds(compute)}",
                 f"memory {show(work.bytes, 'B')} / {show(hardware.bandwidth, 'B/s')} = "
                 f"{seconds(memory)}",
-                f"bound by {bound}; kernels, communication and overheads come on top",
+                f"bound by {bound}, before kernels, communication and overheads: "
+                f"{seconds(max(compute, memory))}",
             ),
         ),
     ]
@@ -297,6 +303,7 @@ def compute_bound_batch(deployment: Deployment, context: int) -> Quantity:
         "requests",
         (
             line,
-            f"intensity at batch {high:,} and context {context:,}: {intensity(high):,.1f} FLOP/B",
+            f"intensity at a context of {context:,} is {intensity(high):,.1f} FLOP/B, and at the "
+            f"ridge first, at a batch of {high:,}",
         ),
     )

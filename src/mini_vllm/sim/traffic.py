@@ -19,7 +19,6 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from itertools import pairwise
 from pathlib import Path
 from random import Random
 
@@ -27,7 +26,8 @@ from mini_vllm.errors import InvalidInputError
 
 ARRIVALS = ("poisson", "gamma", "constant", "diurnal")
 _DAY = 86_400.0
-_BIG = 1 << 40
+_BIG = 1 << 24
+"""Tokens of a request from which on it is a mistake: its ids would fill the memory."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +135,15 @@ class Tenant:
             )
         if self.turns < 1:
             raise InvalidInputError(f"turns must be at least 1, got {self.turns}", "turns")
+        if not 0.001 <= self.burstiness <= 1000:
+            raise InvalidInputError(
+                f"burstiness must be from 0.001 to 1000, got {self.burstiness}", "burstiness"
+            )
+        for name in ("prefixes", "prefix_tokens"):
+            if not 0 <= getattr(self, name) < _BIG:
+                raise InvalidInputError(
+                    f"{name} must be from 0 to {_BIG:,}, got {getattr(self, name)}", name
+                )
         if (self.prefixes > 0) != (self.prefix_tokens > 0):
             raise InvalidInputError(
                 "prefixes and prefix_tokens go together: give both above 0", "prefix_tokens"
@@ -173,7 +182,7 @@ def _tenant_arrivals(tenant: Tenant, seed: int, number: int) -> Iterator[Arrival
     def draws(what: str) -> Random:
         return Random(f"{seed}:{number}:{tenant.name}:{what}")
 
-    lengths, choices, thinking = draws("lengths"), draws("prefixes"), draws("thinking")
+    lengths, choices = draws("lengths"), draws("prefixes")
     if tenant.trace:
         entries = read_trace(Path(tenant.trace))
         start = entries[0][0]
@@ -194,15 +203,19 @@ def _tenant_arrivals(tenant: Tenant, seed: int, number: int) -> Iterator[Arrival
             key = number << 40 | chosen
             prefix = _ids(base + 13 * chosen, tenant.prefix_tokens)
         own = _ids(base + 17 * count + 1, prompt)
-        session = _Session(tenant, lengths, thinking, key, count, base)
+        session = _Session(
+            tenant, f"{seed}:{number}:{tenant.name}:session {count}", key, count, base
+        )
         yield session.turn(at, [*prefix, *own], output, 1)
 
 
 @dataclass
 class _Session:
+    """Later turns have draws of their own: engines decide when they are asked for, and so in what
+    order, and the traffic must not depend on engines."""
+
     tenant: Tenant
-    lengths: Random
-    thinking: Random
+    seed: str
     key: int
     number: int
     base: int
@@ -213,10 +226,11 @@ class _Session:
         if turn < tenant.turns:
 
             def following(tokens: list[int], end: float) -> Arrival:
-                think = self.thinking.expovariate(1.0) * tenant.think_seconds
-                asked = tenant.prompt.draw(self.lengths)
+                rng = Random(f"{self.seed}:{turn}")
+                think = rng.expovariate(1.0) * tenant.think_seconds
+                asked = tenant.prompt.draw(rng)
                 more = _ids(self.base + 17 * self.number + 101 * turn, asked)
-                answer = tenant.output.draw(self.lengths)
+                answer = tenant.output.draw(rng)
                 return self.turn(end + think, [*tokens, *more], answer, turn + 1)
 
         return Arrival(at, prompt, output, self.key, tenant.priority, tenant.name, following)
@@ -259,6 +273,8 @@ def read_trace(path: Path) -> list[tuple[float, int, int]]:
     Raises:
         InvalidInputError: naming the line and what is wrong with it.
     """
+    if "\0" in str(path):
+        raise InvalidInputError(f"cannot read {str(path)!r}: no such name", "trace")
     try:
         with path.open(newline="", encoding="utf-8-sig", errors="replace") as file:
             rows = csv.reader(file)
@@ -269,19 +285,23 @@ def read_trace(path: Path) -> list[tuple[float, int, int]]:
                 raise InvalidInputError(
                     f"{path}: the first line must name {', '.join(_TRACE_COLUMNS)}", "trace"
                 ) from None
-            found = [_trace_row(path, n, row, places) for n, row in enumerate(rows, 2) if row]
+            found: list[tuple[float, int, int]] = []
+            for row in rows:
+                if not row:
+                    continue
+                found.append(_trace_row(path, rows.line_num, row, places))
+                if len(found) > 1 and found[-1][0] < found[-2][0]:
+                    raise InvalidInputError(
+                        f"{path}, line {rows.line_num}: earlier than the line before; sort it by "
+                        f"TIMESTAMP",
+                        "trace",
+                    )
     except OSError as error:
         raise InvalidInputError(f"cannot read {str(path)!r}: {error.strerror}", "trace") from None
     except csv.Error as error:
         raise InvalidInputError(f"{path}: not CSV ({error})", "trace") from None
     if not found:
         raise InvalidInputError(f"{path}: holds no request", "trace")
-    for number, (earlier, later) in enumerate(pairwise(found), 3):
-        if later[0] < earlier[0]:
-            raise InvalidInputError(
-                f"{path}, line {number}: earlier than the line before; sort it by TIMESTAMP",
-                "trace",
-            )
     return found
 
 
