@@ -2,7 +2,7 @@
 
 Layout: `trackrecord.toml` (settings, written by the person), `pins.toml` (versions pinned beside
 the one that ships), `index/` and `issues/` (databases that can be rebuilt or synced again),
-`plans/`, `gauntlet/` (the last reports), `evidence/` (the journal).
+`plans/`, `gauntlet/` and `venture/` (the last reports), `evidence/` (the journal).
 
 Invariant: reading creates nothing; the folder appears with the first write. Everything else the
 workbench stores is a cache, in the platform's cache folder.
@@ -119,6 +119,11 @@ class Workspace:
     def gauntlet_path(self, name: str) -> Path:
         """Where the last gauntlet report on the same candidate lies."""
         return self.root / "gauntlet" / f"{name}.json"
+
+    @property
+    def venture_path(self) -> Path:
+        """Where the last venture report lies."""
+        return self.root / "venture" / "report.json"
 
     @property
     def settings(self) -> Settings:

@@ -10,7 +10,7 @@ from trackrecord.portfolio import plots
 def no_plots(monkeypatch):
     """Pages at once: for tests that do not look at the pictures."""
 
-    def instead(name, title, alt, draw):
+    def instead(name, title, alt, draw, height=0.0):
         return plots.Plot(name, title, alt, Markup('<svg role="img"></svg>'), b"", b"")
 
-    monkeypatch.setattr(plots, "_plot", instead)
+    monkeypatch.setattr(plots, "make_plot", instead)

@@ -64,7 +64,7 @@ def show(value: float, unit: str) -> str:
         return seconds(value)
     if unit == "share":
         return f"{100 * value:.3g} %"
-    if float(value).is_integer() or abs(value) >= 1e5:
+    if float(value).is_integer() or abs(value) >= 1e4:
         return f"{value:,.0f} {unit}"
     return f"{value:,.4g} {unit}"
 
@@ -79,6 +79,6 @@ def seconds(value: float) -> str:
 
 def number(value: float) -> str:
     """A number inside a derivation: whole numbers exactly, others to four digits."""
-    if float(value).is_integer() or abs(value) >= 1e5:
+    if float(value).is_integer() or abs(value) >= 1e4:
         return f"{value:,.0f}"
     return f"{value:,.4g}"

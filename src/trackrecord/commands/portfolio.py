@@ -16,6 +16,7 @@ from trackrecord.workspace import Workspace
 if TYPE_CHECKING:
     from mini_vllm.bench.load import Slo
     from mini_vllm.bench.report import Report
+    from trackrecord.portfolio.page import Page
 
 DEFAULT_BUDGET_SECONDS = 150.0
 RENDER_SECONDS = 6.0
@@ -73,12 +74,13 @@ def run(args: argparse.Namespace) -> int:
         from trackrecord.portfolio.contributions import contributions_page
         from trackrecord.portfolio.index import index_files
 
-        pages, problem = [benchmark_page(report)], ""
-        try:
-            contributions = contributions_page(workspace)
-            pages += [contributions] if contributions else []
-        except TrackRecordError as error:  # what was measured for minutes is not thrown away
-            problem = str(error)
+        pages, problems = [benchmark_page(report)], []
+        for name, made in (("contributions", contributions_page), ("venture", _venture_page)):
+            try:
+                page = made(workspace)
+                pages += [page] if page else []
+            except TrackRecordError as error:  # what was measured for minutes is not thrown away
+                problems.append(f"without the page of {name}: {error}")
         for files in (index_files(pages, args.author), *(page.files for page in pages)):
             write_files(folder, files)
     if args.json:
@@ -90,9 +92,18 @@ def run(args: argparse.Namespace) -> int:
         for page in pages:
             print(f"{args.out / f'{page.slug}.html'}: {console.printable(page.summary)}")
         print(f"{args.out / 'index.html'}: start here")
-    if problem:
-        console.say(console.printable(f"trackrecord: without the contributions page: {problem}"))
-    return console.EXIT_NEGATIVE if problem else console.EXIT_OK
+    for problem in problems:
+        console.say(console.printable(f"trackrecord: {problem}"))
+    return console.EXIT_NEGATIVE if problems else console.EXIT_OK
+
+
+def _venture_page(workspace: Workspace) -> Page | None:
+    """The page of the last `trackrecord venture report` in this workspace."""
+    from trackrecord.venture.page import venture_page
+    from trackrecord.venture.report import read_report
+
+    saved = workspace.venture_path
+    return venture_page(read_report(saved)) if saved.is_file() else None
 
 
 def _measure(args: argparse.Namespace) -> Report:

@@ -87,7 +87,9 @@ def throughput_plot(results: Sequence[WorkloadResult]) -> Plot:
         axes.set_xlabel("prompt and output tokens per second")
 
     medians = "; ".join(f"{r.name} {digits(r.total_rate.median)} tokens/s" for r in results)
-    return _plot("throughput", "Throughput by workload", f"Bar chart. Medians: {medians}.", draw)
+    return make_plot(
+        "throughput", "Throughput by workload", f"Bar chart. Medians: {medians}.", draw
+    )
 
 
 def latency_plots(load: LoadResult) -> list[Plot]:
@@ -128,19 +130,19 @@ def timeline_plots(load: LoadResult) -> list[Plot]:
         axes.set_ylabel("% of prompt tokens")
 
     return [
-        _plot(
+        make_plot(
             "requests",
             "Requests in the engine",
             f"Line chart over time: at most {max(running)} requests ran and {max(waiting)} waited.",
             _over_time(load, draw_requests),
         ),
-        _plot(
+        make_plot(
             "kv-usage",
             "KV cache in use",
             f"Area chart over time: at most {digits(max(usage))}% of the blocks were in use.",
             _over_time(load, draw_usage),
         ),
-        _plot(
+        make_plot(
             "prefix-hits",
             "Prompt tokens found in the prefix cache",
             "Line chart over time, from an empty cache at each rate: ending at "
@@ -180,7 +182,7 @@ def _latency_plot(
         for rate, p in zip(rates, found, strict=True)
         if p.p50 is not None and p.p99 is not None
     )
-    return _plot(f"latency-{name}", title, f"Line chart against arrival rate: {points}.", draw)
+    return make_plot(f"latency-{name}", title, f"Line chart against arrival rate: {points}.", draw)
 
 
 def _starts(phases: Sequence[Phase]) -> list[float]:
@@ -237,10 +239,12 @@ def _line_timeline(
         axes.step(seconds, values, style, color=color, label=label if not start else None)
 
 
-def _plot(name: str, title: str, alt: str, draw: Callable[[Axes], None]) -> Plot:
-    """Draws once, in each form; the same data gives the same bytes."""
+def make_plot(
+    name: str, title: str, alt: str, draw: Callable[[Axes], None], height: float = HEIGHT
+) -> Plot:
+    """Draws once, in each form; the same data gives the same bytes. `height` is in inches."""
     with matplotlib.rc_context({**_STYLE, "svg.hashsalt": name}):
-        figure = Figure(figsize=(WIDTH, HEIGHT), layout="constrained", facecolor=PAPER)
+        figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor=PAPER)
         axes = figure.add_subplot(facecolor="none")
         draw(axes)
         figure.draw_without_rendering()
