@@ -1,11 +1,10 @@
 """The simulator against the real engine on this machine, after a fit to other workloads.
 
-    mini-vllm bench --record-steps steps.jsonl
-    python benchmarks/sim/against_engine.py steps.jsonl
+    python benchmarks/sim/against_engine.py
 
-Runs traffic that the fit has not seen on both, in turns, and prints throughput, TTFT and TPOT of
-each with their ratio. Arrivals, lengths and token ids are the same; the engine runs them in real
-time.
+Steps are recorded before and after (a machine drifts), as `mini-vllm bench --record-steps` does;
+in between the engine serves, in real time, traffic that the fit does not see. Then the simulator
+serves the same: same arrivals, lengths and token ids. Prints throughput, TTFT and TPOT of both.
 """
 
 from __future__ import annotations
@@ -14,10 +13,10 @@ import argparse
 import statistics
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from random import Random
 
 from mini_vllm import LLM, SamplingParams
+from mini_vllm.bench.record import record_steps
 from mini_vllm.bench.workloads import random_ids
 from mini_vllm.sim.cluster import Cluster, Pool
 from mini_vllm.sim.cost.fitted import FittedCost
@@ -121,28 +120,31 @@ def simulated(llm: LLM, cost: FittedCost, requests: list[Arrival]) -> Figures:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("steps", type=Path, help="what `bench --record-steps` wrote")
     parser.add_argument("--dtype", default="auto")
     parser.add_argument("--rounds", type=int, default=3, help="runs of the real engine, medians")
     args = parser.parse_args()
-    cost = FittedCost.load(args.steps)
     llm = LLM("smollm2-135m", dtype=args.dtype)
-    capacity = capacity_of(llm, cost)
+    records = record_steps(llm)
+    capacity = capacity_of(llm, FittedCost.fit(records))
     loads = [
         Load("burst", 48, 0.0, (20, 300), (10, 60)),
         Load("light", 24, 0.4 * capacity, (30, 200), (20, 60)),
-        Load("steady", 40, 0.7 * capacity, (30, 200), (20, 60)),
+        Load("steady", 32, 0.65 * capacity, (30, 200), (20, 60)),
         Load("long prompts", 16, 0.0, (600, 1400), (4, 16)),
     ]
+    requests = {load.name: arrivals(load, llm.model_config.vocab_size) for load in loads}
+    rounds: dict[str, list[dict[str, float]]] = {load.name: [] for load in loads}
+    for _ in range(args.rounds):
+        for load in loads:
+            rounds[load.name].append(real(llm, requests[load.name]).row())
+    cost = FittedCost.fit([*records, *record_steps(llm)])
     print(f"{cost.name}\n")
     print("| traffic | figure | engine | simulated | ratio |")
     print("| --- | --- | --- | --- | --- |")
     for load in loads:
-        requests = arrivals(load, llm.model_config.vocab_size)
-        rounds = [real(llm, requests).row() for _ in range(args.rounds)]
-        model = simulated(llm, cost, requests).row()
+        model = simulated(llm, cost, requests[load.name]).row()
         for name, value in model.items():
-            measured = statistics.median(row[name] for row in rounds)
+            measured = statistics.median(row[name] for row in rounds[load.name])
             print(
                 f"| {load.name} | {name} | {measured:.1f} | {value:.1f} | {value / measured:.3f} |",
                 flush=True,

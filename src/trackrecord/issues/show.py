@@ -10,7 +10,6 @@ import dataclasses
 from collections.abc import Iterator
 from typing import Any
 
-from mini_vllm.commands.terminal import harmless
 from mini_vllm.console import printable
 from trackrecord.issues.models import Comment, Event, Issue, Link, Pull
 from trackrecord.issues.store import Store
@@ -113,11 +112,16 @@ def _link_line(link: Link) -> str:
 
 
 def _cut(text: str, most: int) -> Iterator[str]:
-    lines = harmless(text.replace("\r\n", "\n")).split("\n")
-    for line in lines[:most]:
+    lines = text.replace("\r\n", "\n").split("\n")
+    for line in map(_shown, lines[:most]):
         yield line if len(line) <= MAX_LINE else f"{line[:MAX_LINE]} [+{len(line) - MAX_LINE}]"
     if len(lines) > most:
         yield f"[+{len(lines) - most} lines]"
+
+
+def _shown(line: str) -> str:
+    """`line` made printable as a title is, but for the tabs that code in it is laid out with."""
+    return "\t".join(map(printable, line.split("\t")))
 
 
 def _day(time: str | None) -> str:

@@ -13,8 +13,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from trackrecord.errors import UpstreamError
+from trackrecord.errors import TrackRecordError, UpstreamError
 from trackrecord.pr.preflight.findings import Cite, Finding, Level, Source
+from trackrecord.pr.preflight.output import clean
 from trackrecord.pr.preflight.rulebook import Rulebook, find_line
 from trackrecord.upstream.policy import FORMS_FOLDER, sections
 from trackrecord.upstream.yaml_text import (
@@ -90,18 +91,23 @@ def _read_form(text: str, path: str, tree: str) -> Form:
         if item.get("type") == "markdown" or not attributes.get("label"):
             continue
         options = mappings(attributes.get("options"))
-        boxes = tuple(text_of(o.get("label")) for o in options if o.get("required") is True)
+        boxes = tuple(_line(o.get("label")) for o in options if o.get("required") is True)
         fields.append(
             Field(
-                label=text_of(attributes.get("label")),
-                description=" ".join(text_of(attributes.get("description")).split()),
+                label=_line(attributes.get("label")),
+                description=_line(attributes.get("description")),
                 required=mapping(item.get("validations")).get("required") is True or bool(boxes),
                 line=line,
                 boxes=boxes,
             )
         )
     labels = tuple(strings(document.get("labels")))
-    return Form(path, text_of(document.get("title")), labels, tuple(fields), tree)
+    return Form(path, _line(document.get("title")), labels, tuple(fields), tree)
+
+
+def _line(value: object) -> str:
+    """What the form says on one line: a label with a line end would be more than one heading."""
+    return " ".join(text_of(value).split())
 
 
 def new_rfc(form: Form, title: str, people: Sequence[str] = ()) -> str:
@@ -110,7 +116,14 @@ def new_rfc(form: Form, title: str, people: Sequence[str] = ()) -> str:
     Args:
         people: code owners to name in the list of people to inform; written as code, so that the
             draft notifies nobody.
+
+    Raises:
+        TrackRecordError: the title is more than a line, or has characters that do not show.
     """
+    if not title.isprintable():
+        raise TrackRecordError(
+            f"the title {title!r} has line ends or characters that do not show: leave them out"
+        )
     lines = [f"# {form.title.strip()} {title}".rstrip(), ""]
     for field in form.fields:
         lines += [f"### {field.label}", ""]
@@ -120,7 +133,8 @@ def new_rfc(form: Form, title: str, people: Sequence[str] = ()) -> str:
             lines += [", ".join(f"`{person}`" for person in people), ""]
         lines += [f"- [ ] {box}" for box in field.boxes]
         lines += [""] if field.boxes else []
-    return "\n".join(lines).rstrip() + "\n"
+    text: str = clean("\n".join(lines).rstrip())
+    return text + "\n"
 
 
 def lint_rfc(form: Form, text: str, book: Rulebook) -> list[Finding]:

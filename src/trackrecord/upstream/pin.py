@@ -99,10 +99,10 @@ class Tree:
         """The file `name`, relative to the root.
 
         Raises:
-            UpstreamError: `name` leads out of the tree.
+            UpstreamError: `name` is empty, or leads out of the tree.
         """
         parts = PurePosixPath(name)
-        if parts.is_absolute() or ".." in parts.parts:
+        if parts.is_absolute() or ".." in parts.parts or not parts.parts:
             raise UpstreamError(f"not a path inside the tree: {name!r}")
         return self.root / parts
 
@@ -195,7 +195,12 @@ def _parse(text: str, where: str) -> tuple[str, dict[str, Pin]]:
         raise UpstreamError(f"{where}: {error}") from None
     known = {entry.name: entry.type for entry in fields(Pin)}
     pins: dict[str, Pin] = {}
-    for name, values in document.get("pins", {}).items():
+    tables = document.get("pins", {})
+    if not isinstance(tables, dict):
+        raise UpstreamError(f"{where}: pins = {tables!r} is no table: write [pins.NAME]")
+    for name, values in tables.items():
+        if not isinstance(values, dict):
+            raise UpstreamError(f"{where}: pin {name!r} is no table: write [pins.{name}]")
         for key, value in values.items():
             if key not in known or type(value).__name__ != known[key]:
                 raise UpstreamError(f"{where}: pin {name!r}: cannot use {key} = {value!r}")
@@ -204,4 +209,7 @@ def _parse(text: str, where: str) -> tuple[str, dict[str, Pin]]:
         except TypeError:
             needed = "project, version, repository, commit"
             raise UpstreamError(f"{where}: pin {name!r} needs {needed}") from None
-    return str(document.get("default", "")), pins
+    default = document.get("default", "")
+    if not isinstance(default, str):
+        raise UpstreamError(f"{where}: default = {default!r} is not the name of a pin")
+    return default, pins

@@ -1,10 +1,9 @@
 """A step's time as a fit to steps that were recorded from the real engine on this machine.
 
 `mini-vllm bench --record-steps FILE` writes one line a step: its shape and how long it took. The
-fit is a sum of non-negative costs: of a step, of a token, of a sequence, of a (query, key) pair and
-of a token of context that is read, with a second price for tokens of small steps, where products
-are bound by reading the weights. Non-negative least squares on relative errors, so that short steps
-count as much as long ones.
+fit is a sum of non-negative costs: of a step, of a (query, key) pair, of a token of context that is
+read, of a sequence, and of a token, which costs more in small steps than in large ones.
+Non-negative least squares on relative errors, so that short steps count as much as long ones.
 
 Invariant: every price is 0 or above, so more work never takes less time.
 """
@@ -23,8 +22,9 @@ from mini_vllm.sim.cost.step_cost import Terms
 
 SCHEMA = "mini-vllm-steps/1"
 _LEAST_STEPS = 20
-_KNEES = (1, 4, 16, 64)
-"""Token counts from which a token may cost less: small products wait for the weights."""
+_KNEES = (2, 8, 32, 128)
+"""Token counts from which a token costs less: of small products most is reading the weights, which
+more tokens share."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,12 +150,13 @@ def _features(shape: StepShape) -> list[float]:
     tokens = shape.tokens
     pairs = shape.decode_context + shape.chunk_pairs
     read = shape.decode_context + shape.chunk_context
-    return [1.0, pairs, read, shape.sequences, *(float(max(0, tokens - k + 1)) for k in _KNEES)]
+    few = (float(min(tokens, knee)) for knee in _KNEES)
+    return [1.0, pairs, read, shape.sequences, float(tokens), *few]
 
 
 def _non_negative(features: Any, wanted: Any) -> Any:
     """Non-negative least squares (Lawson and Hanson, 1974) by projected coordinate descent: the
-    problem has eight unknowns and is convex."""
+    problem has nine unknowns and is convex."""
     import numpy as np
 
     scale = np.maximum(np.linalg.norm(features, axis=0), 1e-300)
