@@ -402,7 +402,7 @@ class TestRealModel:
 
     ASKED = {  # noqa: RUF012
         "model": "smollm2-135m",
-        "messages": [{"role": "user", "content": "What is the capital of France?"}],
+        "messages": [{"role": "user", "content": "Name the capital of France."}],
         "temperature": 0,
     }
 
