@@ -12,7 +12,9 @@ from mini_vllm.engine.config import EngineConfig
 
 @pytest.fixture(scope="session")
 def tiny_config(tiny_model: Path) -> EngineConfig:
-    return EngineConfig(model=str(tiny_model), num_gpu_blocks_override=2049, num_threads=1)
+    return EngineConfig(
+        model=str(tiny_model), dtype="float32", num_gpu_blocks_override=2049, num_threads=1
+    )
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +30,6 @@ def client(tiny_server: RunningServer) -> OpenAI:
 
 @pytest.fixture(scope="session")
 def smollm_server() -> Iterator[RunningServer]:
-    config = EngineConfig(num_gpu_blocks_override=257, max_model_len=1024)
+    config = EngineConfig(dtype="float32", num_gpu_blocks_override=257, max_model_len=1024)
     with running_server(config, name="smollm2-135m") as server:
         yield server

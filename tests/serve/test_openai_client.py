@@ -35,7 +35,7 @@ def test_models_are_listed_and_found(client: OpenAI) -> None:
 def test_a_completion_is_what_the_engine_generates_offline(
     client: OpenAI, tiny_model: Path
 ) -> None:
-    llm = LLM(str(tiny_model), num_gpu_blocks_override=65)
+    llm = LLM(str(tiny_model), dtype="float32", num_gpu_blocks_override=65)
     [expected] = llm.generate(PROMPT, SamplingParams(temperature=0, max_tokens=24))
 
     completion = client.completions.create(prompt=PROMPT, **GREEDY)
