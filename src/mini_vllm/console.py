@@ -1,21 +1,37 @@
 """What every command of both programs keeps: one-line errors, exit codes, one JSON document.
 
-Exit codes: 0 done or positive, 1 a negative verdict or a finding, 2 bad usage or bad input.
-Standard output carries the result alone; progress and errors go to standard error.
+Exit codes: 0 done or positive, 1 a negative verdict or a finding, 2 bad usage or bad input, 128 and
+the signal's number where one ended the program. Standard output carries the result alone; progress
+and errors go to standard error.
 """
 
 from __future__ import annotations
 
 import argparse
+import errno
+import io
 import json
 import os
+import signal
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, NoReturn, TextIO
 
 from mini_vllm.errors import MiniVLLMError
 
 EXIT_OK, EXIT_NEGATIVE, EXIT_BAD_INPUT = 0, 1, 2
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO, errno.EBADF}
+"""Why what was opened cannot be written to; the project's own files have errors of their own."""
+
+
+class Terminated(KeyboardInterrupt):
+    """The program was asked to end by `signal`; cleaned up after like Ctrl-C."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__()
+        self.number = number
 
 
 class HelpFormatter(argparse.ArgumentDefaultsHelpFormatter):
@@ -46,7 +62,8 @@ def printable(text: str) -> str:
 
 def say(message: str) -> None:
     """One line of progress, for the person watching."""
-    print(message, file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # else it would go to standard output
+        print(message, file=sys.stderr, flush=True)
 
 
 def emit_json(document: Any) -> None:
@@ -73,19 +90,63 @@ def byte_size(text: str) -> int:
     return size
 
 
+def discard(stream: TextIO) -> None:
+    """Drops what `stream` holds and what is written to it from now on: its reader left, or there is
+    no room. The interpreter would complain again while closing it."""
+    with suppress(OSError):  # not a real file
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    with suppress(OSError):
+        stream.flush()
+
+
 def run(program: str, main: Callable[[Sequence[str]], int], argv: Sequence[str] | None) -> int:
     """Runs `main`, turning the project's errors into one line and exit code 2."""
+    if sys.stdout is None:  # closed by whoever started the program; may only be read from
+        sys.stdout = open(os.devnull, encoding="utf-8")  # noqa: SIM115
     try:
-        code = main(sys.argv[1:] if argv is None else argv)
-        sys.stdout.flush()
+        with _ended_by_signals():
+            code = main(sys.argv[1:] if argv is None else argv)
+            sys.stdout.flush()
         return code
     except MiniVLLMError as error:
         say(f"{program}: {printable(str(error))}")
         return EXIT_BAD_INPUT
+    except Terminated as error:
+        say(f"{program}: ended by {signal.Signals(error.number).name}")
+        return 128 + error.number
     except KeyboardInterrupt:
         say(f"{program}: interrupted")
-        return 130
-    except BrokenPipeError:
-        # The reader left (`| head`); the interpreter would complain again while closing stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGINT
+    except BrokenPipeError:  # the reader left (`| head`)
+        discard(sys.stdout)
         return EXIT_OK
+    except OSError as error:
+        if isinstance(error, io.UnsupportedOperation) and not sys.stdout.writable():
+            problem = "standard output is closed"
+        elif error.errno in _NO_ROOM and error.filename is None:
+            problem = str(error.strerror)
+        else:
+            raise
+        say(f"{program}: cannot write: {problem}")
+        discard(sys.stdout)
+        return EXIT_BAD_INPUT
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Lets SIGTERM and SIGHUP unwind the program as Ctrl-C does, where nobody else sees to them."""
+
+    def end(number: int, _frame: object) -> NoReturn:
+        raise Terminated(number)
+
+    ours = []
+    if threading.current_thread() is threading.main_thread():
+        wanted = (signal.SIGTERM, signal.SIGHUP)
+        ours = [number for number in wanted if signal.getsignal(number) is signal.SIG_DFL]
+    for number in ours:
+        signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, signal.SIG_DFL)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from pathlib import Path
 from typing import Any
@@ -146,6 +147,60 @@ def test_a_damaged_file_is_said_to_be_one(tmp_path: Path) -> None:
     path.write_bytes(b"not a database, but long enough to be one " * 30)
     with pytest.raises(IssuesError, match="move it away"):
         Store.open(path, "acme/engine")
+
+
+def damaged(tmp_path: Path) -> Path:
+    path = tmp_path / "s.sqlite"
+    with Store.open(path, "acme/engine", create=True) as store:
+        for number in range(1, 400):
+            put(store, number, body="word " * 200)
+        store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(path.read_bytes())
+    content[3 * 4096 :] = b"\xa5" * (len(content) - 3 * 4096)
+    path.write_bytes(content)
+    return path
+
+
+def test_damage_that_shows_while_reading_is_one_error(tmp_path: Path) -> None:
+    path = damaged(tmp_path)
+    with pytest.raises(IssuesError, match="move it away"), Store.open(path, "acme/engine") as store:
+        list(store.all_issues())
+
+
+def test_a_store_that_somebody_writes_is_not_called_damaged(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **kw: connect(*a, **kw | {"timeout": 0}))
+    with (
+        store.transaction(),
+        pytest.raises(IssuesError, match="another program is writing") as caught,
+        Store.open(store.path, "acme/engine") as other,
+    ):
+        put(other, 1)
+    assert "move" not in str(caught.value)
+
+
+def test_reading_needs_no_right_to_write(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store, 1, body="word")
+    store.close()
+    # As on a read-only disk, also for root.
+    monkeypatch.setattr(os, "access", lambda path, mode: mode != os.W_OK)
+    before = sorted(store.path.parent.iterdir())
+    with Store.open(store.path, "acme/engine") as read_only:
+        assert read_only.issue(1) is not None
+        assert sorted(store.path.parent.iterdir()) == before
+        with pytest.raises(IssuesError, match="not writable"):
+            put(read_only, 2)
+
+
+def test_a_number_that_no_thread_can_have_is_unknown(store: Store) -> None:
+    for number in (10**30, 2**63, 0, -1):
+        assert store.issue(number) is None
+        assert store.pull(number) is None
+        assert not store.is_gone(number)
+        assert store.comments(number) == store.timeline(number) == []
+        assert store.links_to(number) == store.links_from(number) == []
 
 
 def test_a_store_of_another_repository_or_version_is_refused(tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ from trackrecord.issues.progress import ProgressLine
 from trackrecord.issues.store import Store
 from trackrecord.workspace import Workspace
 
-HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m \u202egnp.exe \x00 \r fake prompt $"
+HOSTILE = "\x1b]0;owned\x07\x1b[2J\x9b31m \u202egnp.exe \u200e \u2028 \x00 \r fake prompt $"
 
 
 @pytest.fixture(name="run")

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from upstream_shaped import TRAILERS, run_command
 
+from trackrecord.errors import WorkspaceError
 from trackrecord.pr.bench import effect
 from trackrecord.pr.evidence import hider, role_of
 from trackrecord.pr.journal import Journal
@@ -68,6 +73,79 @@ def test_a_command_that_takes_too_long_is_stopped_with_all_it_started(evidence):
     assert entry["data"]["exit_code"] == -9
 
 
+@pytest.mark.parametrize(
+    "script",
+    [
+        "setsid sleep 20 & echo hi",  # ends well, and leaves its output open with a stranger
+        "trap '' TERM INT; while true; do echo hi; done",
+        "exec >&- 2>&-; sleep 600",
+    ],
+)
+def test_a_run_ends_at_its_limit_and_has_not_ended_well(evidence, script):
+    code, entry = evidence("run", "--timeout", "0.5", "--", "sh", "-c", script)
+    assert code == 1
+    assert (entry["data"]["timed_out"], entry["data"]["exit_code"]) == (True, -9)
+    assert 0.5 <= entry["data"]["seconds"] < 15
+
+
+def program(tmp_path, *words):
+    command = "import sys; from trackrecord.cli import main; sys.exit(main(sys.argv[1:]))"
+    place = ("--workspace", str(tmp_path / "work"))
+    return [sys.executable, "-c", command, "evidence", *words[:1], *place, *words[1:]]
+
+
+def test_a_reader_that_leaves_stops_neither_the_command_nor_the_record(evidence, tmp_path):
+    words = program(
+        tmp_path, "run", *python("for i in range(100000): print(i)\nraise SystemExit(3)")
+    )
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as running:
+        running.stdout.readline()
+        running.stdout.close()
+        assert b"Broken pipe" not in running.stderr.read()
+    assert running.returncode == 1
+    (entry,) = evidence("list")[1]
+    assert entry["data"]["exit_code"] == 3
+    assert entry["data"]["output_bytes"] == sum(len(f"{i}\n") for i in range(100_000))
+
+
+@pytest.mark.parametrize("action", ["run", "bench"])
+def test_a_program_that_is_ended_takes_what_it_started_along(clone, tmp_path, action):
+    mark = tmp_path / "pid"
+    (tmp_path / "tmp").mkdir()
+    script = f"echo $$ > {mark}.new; mv {mark}.new {mark}; exec sleep 600"
+    side = ("--before", "main", "--repo", str(clone.root)) if action == "bench" else ()
+    clone.commit(f"More\n\n{TRAILERS}")
+    words = program(tmp_path, action, *side, "--", "sh", "-c", script)
+    environment = os.environ | {"TMPDIR": str(tmp_path / "tmp")}
+    with subprocess.Popen(words, env=environment, stderr=subprocess.DEVNULL) as running:
+        while not mark.exists():
+            assert running.poll() is None
+            time.sleep(0.01)
+        running.terminate()
+    assert running.returncode == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(mark.read_text()), 0)
+    assert len(clone.git("worktree", "list").splitlines()) == 1
+    assert list((tmp_path / "tmp").iterdir()) == []
+
+
+def test_nothing_is_run_that_could_not_be_recorded(clone, evidence, tmp_path, two_speeds):
+    mark = tmp_path / "ran"
+    evidence("run", *python("pass"))
+    evidence("run", *python("pass"))
+    journal = tmp_path / "work" / "evidence" / "journal.jsonl"
+    journal.write_text(journal.read_text().splitlines()[0] + "\n")
+    touch = ("--", "touch", str(mark))
+    for words in (("run", *touch), ("bench", "--before", "HEAD~1", *touch)):
+        code, error = evidence(*words)
+        assert code == 2
+        assert "1 entries are missing at the end" in error
+        assert "move" in error
+        assert error.count("\n") == 1
+    assert not mark.exists()
+    assert not evidence("verify")[1]["intact"]
+
+
 def test_uncommitted_changes_are_noted(clone, evidence):
     clone.write("vllm/new.py", "x = 1\n")
     assert evidence("run", *python("pass"))[1]["data"]["dirty"] is True
@@ -99,6 +177,31 @@ def test_secrets_are_kept_nowhere(evidence, tmp_path, monkeypatch):
     ):
         assert secret not in kept
     assert entry["data"]["environment"]["variables"]["VLLM_USE_V2"] == "1"
+
+
+def test_a_bench_keeps_no_secret_of_its_command(evidence, two_speeds, tmp_path):
+    words = ("--before", "HEAD~1", "--runs", "1")
+    command = (*python("pass"), "--api-key", "typed-private-value", "--token=abcdef")
+    code, entry = evidence("bench", *words, *command)
+    assert code in (0, 1)
+    assert entry["data"]["command"][-3:] == ["--api-key", "[hidden]", "--token=[hidden]"]
+    kept = (tmp_path / "work" / "evidence" / "journal.jsonl").read_text()
+    assert "typed-private-value" not in kept
+    assert "abcdef" not in kept
+
+
+@pytest.mark.parametrize("lines", [20, 190, 400, 2000])
+@pytest.mark.parametrize("ended", [True, False])
+def test_no_part_of_a_private_key_is_kept_wherever_the_kept_end_begins(evidence, lines, ended):
+    script = (
+        "print('before'); print('-----BEGIN RSA ' + 'PRIVATE KEY-----')\n"
+        f"for i in range({lines}): print('MIIE' + 'k' * 56)\n"
+        f"if {ended}: print('-----END RSA ' + 'PRIVATE KEY-----'); print('after')"
+    )
+    _, entry = evidence("run", *python(script))
+    assert "MIIE" not in entry["data"]["tail"]
+    assert "[hidden]" in entry["data"]["tail"]
+    assert entry["data"]["tail"].endswith("after") == ended
 
 
 @given(value=st.text(st.characters(codec="ascii", categories=("L", "N")), min_size=8, max_size=40))
@@ -174,6 +277,38 @@ def test_a_line_that_was_never_finished_is_dropped_by_the_next_entry(tmp_path):
     assert journal.verify().intact
 
 
+@pytest.mark.parametrize(
+    "head", ["as it was", "gone", "garbage", '{"entries": 1e400, "hash": "a"}']
+)
+def test_a_journal_that_lost_its_end_takes_no_more(tmp_path, head):
+    journal = filled(tmp_path)
+    whole = journal.path.read_text()
+    noted = journal.path.with_name("head.json")
+    kept = noted.read_text()
+    journal.path.write_text("".join(line + "\n" for line in whole.splitlines()[:2]))
+    if head == "gone":
+        noted.unlink()
+    elif head != "as it was":
+        noted.write_text(head)
+    for _ in range(2):
+        with pytest.raises(WorkspaceError, match="nothing is added"):
+            journal.append("statement", {"what": "y"})
+        assert not journal.verify().intact
+    journal.path.write_text(whole)
+    noted.write_text(kept)
+    assert journal.append("statement", {"what": "y"}).number == 5
+    assert journal.verify().intact
+
+
+def test_an_entry_that_the_head_does_not_know_yet_was_interrupted_and_counts(tmp_path):
+    journal = filled(tmp_path, 1)
+    noted = journal.path.with_name("head.json").read_text()
+    journal.append("statement", {"what": "y"})
+    journal.path.with_name("head.json").write_text(noted)
+    assert journal.verify().intact
+    assert journal.append("statement", {"what": "z"}).number == 3
+
+
 def test_tampering_is_reported_by_verify_and_refused_by_everything_else(evidence, tmp_path):
     evidence("run", *python("pass"))
     path = tmp_path / "work" / "evidence" / "journal.jsonl"
@@ -186,8 +321,6 @@ def test_tampering_is_reported_by_verify_and_refused_by_everything_else(evidence
 
 
 def test_two_writers_at_once_lose_nothing(clone, evidence, tmp_path):
-    import subprocess
-
     script = (
         "import sys; from trackrecord.pr.journal import Journal; "
         "from trackrecord.workspace import Workspace; "
@@ -250,6 +383,7 @@ def test_the_sides_are_measured_from_their_own_files(clone, two_speeds, evidence
         ("--before", "HEAD~1", "--metric", "x", "--", "true"),
         ("--before", "HEAD~1", "--metric", "(x)", "--", "true"),
         ("--before", "HEAD~1", "--unit", "s", "--", "true"),
+        ("--before", "HEAD~1", "--setup", "'", "--", "true"),
         ("--before", "HEAD~1", "--"),
     ],
 )

@@ -6,6 +6,7 @@ import json
 import os
 from pathlib import Path
 
+import pytest
 from upstream_shaped import (
     HEADER,
     STATED,
@@ -32,7 +33,7 @@ def test_a_branch_without_commits_and_a_folder_without_git_are_one_line(clone, t
         assert streams.err.count("\n") == 1
 
 
-def test_malformed_policy_files_cost_only_themselves(clone, preflight):
+def test_malformed_policy_files_cost_only_themselves_and_are_named(clone, preflight):
     clone.git("checkout", "-q", "main")
     clone.write(".github/mergify.yml", "pull_request_rules: [")
     clone.write(".buildkite/test_areas/bad.yaml", "\t- x: [\n")
@@ -44,6 +45,50 @@ def test_malformed_policy_files_cost_only_themselves(clone, preflight):
     found = preflight(*STATED)
     assert found.code == 0
     assert [owner["owner"] for owner in found.report["expected"]["owners"]] == ["@grace"]
+    named = {f["path"]: f for f in found.of("unreadable")}
+    assert sorted(named) == [
+        ".buildkite/test_areas/bad.yaml",
+        ".github/mergify.yml",
+        ".pre-commit-config.yaml",
+    ]
+    for path, finding in named.items():
+        assert finding["level"] == "warning"
+        assert finding["message"].startswith(f"{path}: not checked")
+        assert finding["sources"][0]["path"] == path
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (".pre-commit-config.yaml", "just words\n"),
+        (".pre-commit-config.yaml", "repos: 5\n"),
+        (".pre-commit-config.yaml", "# " + "x" * 2_000_000),
+        (".buildkite/ci_config.yaml", "[]\n"),
+        (".buildkite/test_areas/core.yaml", "7\n"),
+        (".github/mergify.yml", "- no mapping\n"),
+        (".github/CODEOWNERS", b"\x00\xff\x00 no pattern\n"),
+        (".github/CODEOWNERS", "/vllm @grace\n" * 200_000),
+    ],
+)
+def test_a_policy_file_that_says_nothing_is_not_taken_for_one_without_rules(
+    clone, preflight, path, text
+):
+    clone.git("checkout", "-q", "main")
+    clone.write(path, text)
+    clone.commit(f"Break\n\n{TRAILERS}")
+    clone.git("checkout", "-q", "-B", "fix")
+    good_change(clone)
+    assert [f["path"] for f in preflight(*STATED).of("unreadable")] == [path]
+
+
+def test_where_every_policy_file_can_be_read_none_is_named(clone, preflight):
+    clone.git("checkout", "-q", "main")
+    clone.write(".github/CODEOWNERS", "# nobody yet\n")
+    clone.write(".buildkite/test_areas/later.yaml", "group: Later\nsteps: []\n")
+    clone.commit(f"Less\n\n{TRAILERS}")
+    clone.git("checkout", "-q", "-B", "fix")
+    good_change(clone)
+    assert preflight(*STATED).of("unreadable") == []
 
 
 def test_unparsable_binary_and_oddly_encoded_files_are_survived(clone, preflight):

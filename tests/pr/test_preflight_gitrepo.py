@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,6 +100,82 @@ def test_a_worktree_is_gone_afterwards_whatever_happens(clone):
     assert was_there
     assert not folder.exists()
     assert len(clone.git("worktree", "list").splitlines()) == 1
+
+
+def worktrees(clone):
+    listed = clone.git("worktree", "list", "--porcelain").splitlines()
+    return [line.removeprefix("worktree ") for line in listed if line.startswith("worktree ")]
+
+
+def test_a_worktree_of_somebody_else_is_left_alone_even_where_it_cannot_be_seen(clone, tmp_path):
+    stick = tmp_path / "stick"
+    clone.git("worktree", "add", "-q", str(stick), "main")
+    stick.rename(tmp_path / "unplugged")
+    with Repository.open(clone.root).worktree("main"):
+        pass
+    assert worktrees(clone) == [str(clone.root), str(stick)]
+
+
+@pytest.mark.parametrize("damage", ["git file", "folder"])
+def test_a_worktree_is_gone_even_if_what_ran_there_damaged_it(clone, damage):
+    with Repository.open(clone.root).worktree("main") as folder:
+        if damage == "folder":
+            shutil.rmtree(folder)
+        else:
+            (folder / ".git").unlink()
+    assert worktrees(clone) == [str(clone.root)]
+    assert not folder.parent.exists()
+
+
+def test_the_worktree_of_a_program_that_was_killed_is_taken_away_by_the_next(clone):
+    script = (
+        "import sys, time; from pathlib import Path; "
+        "from trackrecord.pr.gitrepo import Repository\n"
+        "with Repository.open(Path(sys.argv[1])).worktree('main') as folder:\n"
+        "    print(folder, flush=True); time.sleep(600)"
+    )
+    words = [sys.executable, "-c", script, str(clone.root)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as program:
+        left = Path(program.stdout.readline().rstrip("\n"))
+        with Repository.open(clone.root).worktree("main"):
+            assert str(left) in worktrees(clone), "it is still in use"
+        program.kill()
+    assert left.is_dir()
+    with Repository.open(clone.root).worktree("main"):
+        assert not left.parent.exists()
+    assert worktrees(clone) == [str(clone.root)]
+
+
+def hostile_filter(clone, mark, folder=None):
+    folder = folder or clone.root
+    command = f"touch {mark}; cat"
+    for key in ("clean", "smudge"):
+        subprocess.run(["git", "config", f"filter.evil.{key}", command], cwd=folder, check=True)
+
+
+def test_no_filter_of_a_submodule_runs(clone, tmp_path):
+    clone.git("init", "-q", "sub")
+    (clone.root / "sub" / "a.txt").write_text("a\n")
+    (clone.root / "sub" / ".gitattributes").write_text("* filter=evil\n")
+    clone.git("-C", "sub", "add", "-A")
+    clone.git("-C", "sub", "-c", "user.name=x", "-c", "user.email=x@y", "commit", "-qm", "sub")
+    clone.git("-c", "advice.addEmbeddedRepo=false", "add", "sub")
+    clone.commit("With a submodule")
+    hostile_filter(clone, tmp_path / "ran", clone.root / "sub")
+    (clone.root / "sub" / "a.txt").write_text("b\n")
+    assert Repository.open(clone.root).uncommitted() == []
+    assert not (tmp_path / "ran").exists()
+
+
+def test_no_filter_runs_that_is_configured_for_worktrees_only(clone, tmp_path):
+    clone.write(".gitattributes", "*.py filter=evil\n")
+    clone.commit("Attributes")
+    more = tmp_path / "more"
+    more.write_text(f'[filter "evil"]\n\tsmudge = "touch {tmp_path / "ran"}; cat"\n')
+    clone.git("config", "includeIf.gitdir:**/worktrees/**.path", str(more))
+    with Repository.open(clone.root).worktree("HEAD") as folder:
+        assert (folder / "vllm/core/pool.py").is_file()
+    assert not (tmp_path / "ran").exists()
 
 
 @pytest.mark.parametrize("revision", ["nothing", "--help", "HEAD:AGENTS.md", "", "-1", "\0"])

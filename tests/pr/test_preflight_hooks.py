@@ -104,3 +104,28 @@ def test_hooks_that_cannot_be_set_up_have_not_passed(clone, preflight):
     findings = preflight()
     assert findings
     assert all(finding["level"] in ("warning", "error") for finding in findings)
+
+
+def test_hooks_do_not_run_where_their_outcome_cannot_be_recorded(clone, preflight, tmp_path):
+    good_change(clone)
+    assert preflight() == []
+    journal = tmp_path / "work" / "evidence" / "journal.jsonl"
+    journal.write_text("")
+    clone.write("vllm/core/a.py", "SHOUT = 2\n")
+    clone.commit(f"[Core] Shout\n\n{TRAILERS}")
+    (finding, *_) = preflight("--hooks", "always")
+    assert finding["level"] == "warning"
+    assert "could not be recorded" in finding["message"]
+    assert journal.read_text() == ""
+
+
+def test_what_hooks_print_is_kept_without_secrets(clone, preflight, tmp_path, monkeypatch):
+    monkeypatch.setenv("MY_TOKEN", "very-private-value")
+    good_change(clone)
+    clone.write("vllm/core/a.py", "SHOUT = 'very-private-value'\n")
+    clone.write("tools/no_shouting.sh", 'cat "$@"; exit 1\n')
+    clone.commit(f"[Core] Shout\n\n{TRAILERS}")
+    assert preflight("--hooks", "always")
+    kept = (tmp_path / "work" / "evidence" / "journal.jsonl").read_text()
+    assert "[hidden]" in kept
+    assert "very-private-value" not in kept

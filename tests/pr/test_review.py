@@ -8,6 +8,7 @@ import shutil
 import pytest
 from upstream_shaped import HEADER, TRAILERS, good_change, run_command
 
+from trackrecord.issues import records
 from trackrecord.issues.importer import import_file
 from trackrecord.issues.store import Store
 from trackrecord.pr import invariants
@@ -135,7 +136,7 @@ def test_a_stored_pull_request_by_its_number(workspace, review):
     assert code == 0
     assert [item["path"] for item in found["reading"]] == ["vllm/core/pool.py"]
     assert "\x1b" not in found["title"]
-    for number in ("6", "7"):
+    for number in ("6", "7", "9" * 30):
         code, error = review(number)
         assert (code, error.count("\n")) == (2, 1)
 
@@ -145,6 +146,42 @@ def test_what_is_no_diff_is_one_line(review, tmp_path, text):
     (tmp_path / "x.diff").write_text(text)
     code, error = review("--diff", tmp_path / "x.diff")
     assert (code, error.count("\n")) == (2, 1)
+
+
+def test_no_filter_of_the_clone_runs(review, clone, tmp_path):
+    mark = tmp_path / "ran"
+    good_change(clone)
+    clone.git("config", "filter.a=b.clean", f"touch {mark}; cat")
+    clone.write(".git/info/attributes", "*.py filter=a=b\n")
+    clone.write("vllm/core/pool.py", "# changed\n")
+    code, found = review("--repo", clone.root, "--base", "main")
+    assert code == 0
+    assert "vllm/core/pool.py" in [item["path"] for item in found["reading"]]
+    assert not mark.exists()
+
+
+def test_a_damaged_store_is_one_line(workspace, review, clone, capsys):
+    path = workspace.issues_db(find_pin(workspace).repository)
+    with Store.open(path, find_pin(workspace).repository, create=True) as store:
+        for number in range(1, 400):
+            record = {"number": number, "title": "T", "body": "word " * 200}
+            with store.transaction():
+                store.put_thread(records.thread(record, is_pull=True))
+        store.connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(path.read_bytes())
+    content[3 * 4096 :] = b"\xa5" * (len(content) - 3 * 4096)
+    path.write_bytes(content)
+    good_change(clone)
+    place = ("--workspace", workspace.root)
+    for words in (
+        ("review", "300"),
+        ("trust", "ada"),
+        ("preflight", "--repo", clone.root, "--issue", "300", "--hooks", "never"),
+    ):
+        assert run_command(*words, *place) == 2
+        error = capsys.readouterr().err
+        assert error.count("\n") == 1
+        assert "move it away and sync again" in error
 
 
 def test_without_an_index_or_a_store_it_is_one_line(clone, tmp_path, capsys):

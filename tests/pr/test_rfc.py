@@ -70,6 +70,23 @@ def test_a_new_rfc_has_the_forms_headings_and_answers_nothing(rfc, lint, tmp_pat
     assert {"rfc-section", "rfc-box"} <= set(found)
 
 
+@pytest.mark.parametrize("title", ["a\n### Motivation.", "\x1b[31mred", "\u202eabc", "a\u2028b"])
+def test_a_title_that_would_not_show_as_it_is_is_refused(rfc, title):
+    code, streams = rfc("new", "--title", title)
+    assert (code, streams.out, streams.err.count("\n")) == (2, "", 1)
+    assert streams.err.rstrip("\n").isprintable()
+
+
+def test_the_forms_own_words_cannot_add_headings_or_escapes(clone, rfc):
+    form = ".github/ISSUE_TEMPLATE/750-RFC.yml"
+    clone.replace(form, "label: Motivation.", r'label: "Motivation.\n### More\e[2J"')
+    clone.commit("A form that misbehaves")
+    code, streams = rfc("new", "--title", "x")
+    assert code == 0
+    assert "### Motivation. ### More\\x1b[2J\n" in streams.out
+    assert all(line.isprintable() for line in streams.out.splitlines())
+
+
 def test_a_file_that_exists_is_never_replaced(rfc, tmp_path):
     out = tmp_path / "mine.md"
     out.write_text("mine")

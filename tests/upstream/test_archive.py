@@ -121,9 +121,14 @@ def test_devices_and_pipes_refuse_the_archive(tmp_path: Path, kind: bytes) -> No
 
 
 def test_one_name_twice_refuses_the_archive(tmp_path: Path) -> None:
-    with pytest.raises(ArchiveError, match="both as a file"):
-        unpack_tar(archive(("a", b"good"), ("a", b"bad")), tmp_path)
+    with pytest.raises(ArchiveError, match=r"lists './a' twice"):
+        unpack_tar(archive(("a", b"good"), ("./a", b"bad")), tmp_path)
     assert (tmp_path / "a").read_bytes() == b"good"
+
+
+def test_one_name_for_a_file_and_a_folder_refuses_the_archive(tmp_path: Path) -> None:
+    with pytest.raises(ArchiveError, match="'a' both as a file and as a folder"):
+        unpack_tar(archive(("a", b"file"), ("a/b", b"below")), tmp_path)
 
 
 @pytest.mark.parametrize(

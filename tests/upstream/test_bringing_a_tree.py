@@ -214,6 +214,9 @@ def test_pins_of_a_workspace_stand_beside_the_shipped_one(tmp_path: Path) -> Non
     ("text", "says"),
     [
         ("x = [", "pins.toml: "),
+        ("pins = 5", "pins = 5 is no table"),
+        ("[pins]\nx = 5", "pin 'x' is no table: write"),
+        ("default = 5", "default = 5 is not the name"),
         ('[pins.a]\nproject = "vllm"', "needs project, version"),
         ("[pins.a]\nproject = 3", "cannot use project = 3"),
         ('[pins.a]\nsurprise = "x"', "cannot use surprise"),

@@ -19,6 +19,7 @@ from trackrecord.upstream.index import build, workers
 from trackrecord.upstream.index.build import BuildReport, build_index, count_changes
 from trackrecord.upstream.index.query import Index
 from trackrecord.upstream.pin import Tree
+from trackrecord.upstream.where import where_is
 
 
 def contents(path: Path) -> dict[str, object]:
@@ -283,3 +284,31 @@ def test_bad_files_cost_only_themselves_and_are_named(tree: Path, tmp_path: Path
         assert index.owners_of("vllm/v1/scheduler.py") == ["@core", "@second"]
         assert index.labels_for(["docs/x.md"]) == []
         assert index.find_symbols("BlockPool")
+
+
+def test_a_name_that_is_no_text_costs_only_its_file(tree: Path, tmp_path: Path) -> None:
+    path = tmp_path / "index.sqlite"
+    with index_of(tree, path) as index:
+        before = index.counts()["file"]
+    odd = Path(os.fsdecode(os.fsencode(tree / "vllm") + b"/\xff.py"))
+    odd.write_text("x = 1\n")
+    folder = Path(os.fsdecode(os.fsencode(tree / "tests") + b"/\xfe"))
+    folder.mkdir()
+    (folder / "test_x.py").write_text("")
+    assert count_changes(tree, path, PIN.name) == 2
+    with index_of(tree, path) as index:
+        assert index.counts()["file"] == before
+        problem = "its name is not UTF-8"
+        assert index.unreadable() == [("tests/\\xfe", problem), ("vllm/\\xff.py", problem)]
+    assert count_changes(tree, path, PIN.name) == 0
+    odd.unlink()
+    shutil.rmtree(folder)
+    with index_of(tree, path) as index:
+        assert index.unreadable() == []
+
+
+def test_a_question_that_is_no_text_finds_nothing(tree: Path, tmp_path: Path) -> None:
+    with index_of(tree, tmp_path / "index.sqlite") as index:
+        for question in ("\udcff", "vllm/\udcff.py", "BlockPool.\udcff", "\udcff.py:3"):
+            with pytest.raises(UpstreamError, match="not in this tree"):
+                where_is(index, question)

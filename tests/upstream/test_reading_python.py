@@ -212,3 +212,14 @@ def test_every_place_named_lies_inside_of_what_holds_it(blocks: list[list[str]])
         if symbol >= 0:
             holder = facts.definitions[symbol]
             assert holder.line <= line <= holder.end_line
+
+
+@pytest.mark.parametrize("end", ["\r", "\r\n"])
+def test_a_line_ends_where_python_ends_it(end: str) -> None:
+    text = "LIMIT = 3\n# TODO: raise\ndef f(\n    a,\n    b,\n):\n    return g(a)\n"
+    facts = read_source(text.replace("\n", end).encode(), "vllm.a", False, ROOTS)
+    assert facts == read_source(text.encode(), "vllm.a", False, ROOTS)
+    assert [(d.qualname, d.line, d.signature) for d in facts.definitions] == [
+        ("LIMIT", 1, "LIMIT = 3"),
+        ("f", 3, "def f(a, b)"),
+    ]

@@ -427,3 +427,12 @@ def test_hooks_have_lines_and_defaults() -> None:
     assert ruff.stages == ("manual",)
     assert (mypy.id, mypy.line, mypy.files) == ("mypy-3.10", 9, "^a")
     assert mypy.types == ("python", "pyi")
+
+
+def test_a_hook_whose_id_is_no_text_is_still_named() -> None:
+    text = "repos:\n- repo: https://example.org/x\n  hooks:\n  - id: [a]\n- hooks: [{id: {}}]\n"
+    names = [hook["id"] for hook in policy.read_hooks(text, "f.yaml")]
+    assert names == [
+        "one without an id, of https://example.org/x",
+        "one without an id, of no repository",
+    ]

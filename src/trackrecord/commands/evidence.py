@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import shlex
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from mini_vllm import console
 from mini_vllm.console import printable
@@ -85,12 +86,11 @@ def _run(args: argparse.Namespace, journal: Journal) -> int:
         role=args.role,
         note=args.note,
         seconds=args.timeout,
-        show=_to_stderr if args.json else _to_stdout,
+        show=_passed_on_to(sys.stderr if args.json else sys.stdout),
     )
     if args.json:
         _emit(entry)
     else:
-        sys.stdout.flush()
         console.say(_line(entry))
     return console.EXIT_NEGATIVE if entry.data["exit_code"] else console.EXIT_OK
 
@@ -111,7 +111,7 @@ def _bench(args: argparse.Namespace, journal: Journal) -> int:
         after=args.after,
         runs=args.runs,
         metric=metric,
-        setup=shlex.split(args.setup),
+        setup=_words_of(args.setup),
         seconds=args.timeout,
         note=args.note,
         progress=console.say if sys.stderr.isatty() else lambda _: None,
@@ -214,6 +214,13 @@ def _command(args: argparse.Namespace) -> list[str]:
     return words
 
 
+def _words_of(setup: str) -> list[str]:
+    try:
+        return shlex.split(setup)
+    except ValueError as error:
+        raise TrackRecordError(f"--setup {setup!r} is no command line: {error}") from None
+
+
 def _repository(folder: Path | None) -> Repository | None:
     try:
         return Repository.open(folder)
@@ -223,14 +230,23 @@ def _repository(folder: Path | None) -> Repository | None:
         return None
 
 
-def _to_stdout(chunk: bytes) -> None:
-    sys.stdout.buffer.write(chunk)
-    sys.stdout.buffer.flush()
+def _passed_on_to(stream: TextIO | None) -> Callable[[bytes], None]:
+    """Writes what a command prints to `stream` until nobody reads there any more. The command goes
+    on and is recorded all the same."""
+    left = stream is None
 
+    def show(chunk: bytes) -> None:
+        nonlocal left
+        if left or stream is None:
+            return
+        try:
+            stream.buffer.write(chunk)
+            stream.flush()
+        except OSError:
+            left = True
+            console.discard(stream)
 
-def _to_stderr(chunk: bytes) -> None:
-    sys.stderr.buffer.write(chunk)
-    sys.stderr.buffer.flush()
+    return show
 
 
 def _count(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 MAX_DIFF_BYTES = 50_000_000
 _FALLBACK_COLUMNS = 100
 _DEFAULT_LIMIT = 12
+_NO_LINE = re.compile(r"[^:]:0*$")
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -299,8 +301,7 @@ def _impact(args: argparse.Namespace) -> int:
 
 def _targets(args: argparse.Namespace, index: Index) -> tuple[list[Target], list[str]]:
     from trackrecord.upstream.diffs import diff_of_repository, parse_diff
-    from trackrecord.upstream.impact import targets_of_diff, targets_of_sources
-    from trackrecord.upstream.where import target_of
+    from trackrecord.upstream.impact import check_paths, targets_of_diff, targets_of_sources
 
     if args.diff is not None:
         return targets_of_diff(index, parse_diff(_read_diff(args.diff)))
@@ -308,13 +309,33 @@ def _targets(args: argparse.Namespace, index: Index) -> tuple[list[Target], list
         changes = diff_of_repository(str(args.repo), args.base or "origin/main")
         if not changes:
             raise UpstreamError(f"{args.repo} does not differ from {args.base or 'origin/main'}")
+        check_paths(index, changes)
         sources = {}
         for change in changes:
             file = args.repo / change.path
             if file.is_file() and not file.is_symlink():
                 sources[change.path] = file.read_bytes()
         return targets_of_sources(index, changes, sources), []
-    return [target_of(index, words) for words in args.targets], []
+    return [_target(index, words) for words in args.targets], []
+
+
+def _target(index: Index, words: str) -> Target:
+    """What `words` name in the tree. Here a file that it lacks is taken for a slip: an answer about
+    it would look as if nothing depended on what was meant."""
+    from trackrecord.upstream.impact import close_paths
+    from trackrecord.upstream.where import target_of
+
+    index.tree.path(words.strip())
+    if _NO_LINE.search(words.strip()):
+        raise UpstreamError(f"{words!r} names no line: write PATH, or PATH:LINE with LINE from 1")
+    target = target_of(index, words)
+    if not index.has_path(target.path):
+        close = close_paths(index, target.path)
+        meant = f"; did you mean {', '.join(close)}?" if close else ""
+        raise UpstreamError(
+            f"no file {target.path!r} in {index.tree.pin.name}{meant} (new files: --diff or --repo)"
+        )
+    return target
 
 
 def _read_diff(path: Path) -> str:

@@ -2,7 +2,9 @@
 
 Invariants: everything written inside one `transaction` is there together or not at all; writing the
 same record twice leaves the store as writing it once; an older record never replaces a newer one.
-Text is stored as it came and is untrusted.
+Reading needs no right to write. What SQLite cannot do with the file is said as one `IssuesError`,
+by `open` or at the end of the `with` that the store is used in. Text is stored as it came and is
+untrusted.
 """
 
 from __future__ import annotations
@@ -10,6 +12,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -32,10 +35,13 @@ _KIND_ORDER: tuple[LinkKind, ...] = ("closes", "connected", "cross-referenced", 
 class Store:
     """The threads of `repo`. Not safe for use by several threads of a program at once."""
 
-    def __init__(self, connection: sqlite3.Connection, repo: str, path: Path) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, repo: str, path: Path, read_only: bool = False
+    ) -> None:
         self.connection = connection
         self.repo = repo
         self.path = path
+        self.read_only = read_only
 
     @classmethod
     def open(cls, path: Path, repo: str, *, create: bool = False) -> Store:
@@ -53,15 +59,21 @@ class Store:
                 f"no issues of {repo} here: run `trackrecord issues sync {repo}` "
                 "or `trackrecord issues import FILE.jsonl`"
             )
+        read_only = not create and not _is_writable(path)
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            connection = sqlite3.connect(path, timeout=30, isolation_level=None)
-            _prepare(connection, repo, path)
-        except (sqlite3.DatabaseError, OSError) as error:
-            raise IssuesError(
-                f"{path}: cannot be used as an issue store ({error}): move it away and sync again"
-            ) from None
-        return cls(connection, repo, path)
+            if create:
+                path.parent.mkdir(parents=True, exist_ok=True)
+            connection = _connect(path, read_only)
+            try:
+                _prepare(connection, repo, path, read_only)
+            except BaseException:
+                connection.close()
+                raise
+        except sqlite3.Error as error:
+            raise _unusable(path, error) from None
+        except OSError as error:
+            raise IssuesError(f"{path}: cannot be written: {error.strerror}") from None
+        return cls(connection, repo, path, read_only)
 
     def close(self) -> None:
         self.connection.close()
@@ -76,10 +88,21 @@ class Store:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+        if isinstance(error, sqlite3.Error):
+            raise _unusable(self.path, error) from None
 
     @contextmanager
     def transaction(self) -> Iterator[None]:
-        """All writes inside, or none of them."""
+        """All writes inside, or none of them.
+
+        Raises:
+            IssuesError: the store was opened where it cannot be written.
+        """
+        if self.read_only:
+            raise IssuesError(
+                f"{self.path} has changes to make and is not writable: make it so, or use a copy "
+                f"of the workspace"
+            )
         self.connection.execute("BEGIN IMMEDIATE")
         try:
             yield
@@ -92,12 +115,12 @@ class Store:
 
     def issue(self, number: int) -> Issue | None:
         """The issue `number`, or the pull request of that number as a thread; None if unknown."""
-        return next(iter(self._threads("number = ?", (number,))), None)
+        return next(iter(self._threads("number = ?", (_stored(number),))), None)
 
     def is_gone(self, number: int) -> bool:
         """Whether GitHub has said that it holds thread `number` no longer."""
         query = "SELECT gone FROM threads WHERE number = ?"
-        return (self.connection.execute(query, (number,)).fetchone() or (0,))[0] == 1
+        return (self.connection.execute(query, (_stored(number),)).fetchone() or (0,))[0] == 1
 
     def pull(self, number: int) -> Pull | None:
         """The pull request `number`; None if unknown or an issue."""
@@ -125,7 +148,7 @@ class Store:
         rows = self.connection.execute(
             "SELECT id, number, author, created_at, updated_at, body, author_association, is_bot "
             "FROM comments WHERE number = ? ORDER BY position, id",
-            (number,),
+            (_stored(number),),
         )
         return [
             Comment(id_, thread, author, created, updated, body, association, bool(bot))
@@ -136,7 +159,7 @@ class Store:
         """The events of a thread, oldest first."""
         rows = self.connection.execute(
             f"SELECT {_EVENT_COLUMNS} FROM events WHERE number = ? ORDER BY position",  # noqa: S608
-            (number,),
+            (_stored(number),),
         )
         return [_event(row) for row in rows]
 
@@ -150,7 +173,7 @@ class Store:
             "FROM events e LEFT JOIN threads t ON t.number = e.source_number "
             "WHERE e.number = ?1 AND e.source_number IS NOT NULL AND e.source_repo IS NULL "
             "AND e.kind IN ('cross-referenced', 'connected')",
-            (number,),
+            (_stored(number),),
         )
         return _links(rows)
 
@@ -159,7 +182,7 @@ class Store:
         rows = self.connection.execute(
             "SELECT l.number, l.target, l.kind, l.place, coalesce(t.is_pull, 0) FROM links l "
             "LEFT JOIN threads t ON t.number = l.number WHERE l.number = ?1 AND l.target != ?1",
-            (number,),
+            (_stored(number),),
         )
         return _links(rows)
 
@@ -316,8 +339,8 @@ class Store:
 
     def _thread(self, row: dict[str, Any]) -> Issue:
         row["user"] = row.pop("author")
-        row["labels"] = tuple(json.loads(row["labels"]))
-        row["assignees"] = tuple(json.loads(row["assignees"]))
+        row["labels"] = _names(row["labels"])
+        row["assignees"] = _names(row["assignees"])
         row["is_pull"] = bool(row["is_pull"])
         known = row.pop("files_known")
         pull = {key: row.pop(key) for key in _PULL_COLUMNS}
@@ -379,12 +402,55 @@ _NULLABLE = frozenset({"state_reason", "closed_at", "merged_at"})
 """Columns in which null says something: reopened, not merged."""
 
 
-def _prepare(connection: sqlite3.Connection, repo: str, path: Path) -> None:
-    connection.execute("PRAGMA journal_mode = WAL")
-    connection.execute("PRAGMA synchronous = NORMAL")
+_BUSY = (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+_DAMAGED = (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB)
+
+
+def _is_writable(path: Path) -> bool:
+    """Whether SQLite can write the file, and the files that it keeps beside it."""
+    return os.access(path, os.W_OK) and os.access(path.parent, os.W_OK)
+
+
+def _connect(path: Path, read_only: bool) -> sqlite3.Connection:
+    if not read_only:
+        return sqlite3.connect(path, timeout=30, isolation_level=None)
+    # Without a log beside it the file is whole as it is; with one, SQLite needs to read that too.
+    logged = path.with_name(path.name + "-wal").exists()
+    uri = f"{path.absolute().as_uri()}?mode=ro{'' if logged else '&immutable=1'}"
+    return sqlite3.connect(uri, uri=True, timeout=30, isolation_level=None)
+
+
+def _unusable(path: Path, error: sqlite3.Error) -> IssuesError:
+    """What to do about it; nobody is told to throw away a store that may be whole."""
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_CORRUPT) & 0xFF
+    if code in _BUSY:
+        return IssuesError(f"{path}: another program is writing the issue store: try again later")
+    if code in _DAMAGED:
+        return IssuesError(
+            f"{path}: cannot be used as an issue store ({error}): move it away and sync again"
+        )
+    return IssuesError(f"{path}: the issue store cannot be read or written here: {error}")
+
+
+def _stored(number: int) -> int:
+    """A thread's number as SQLite can look it up; what it cannot hold is the number of none."""
+    return number if 0 < number < 2**63 else 0
+
+
+def _names(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(json.loads(text))
+    except (ValueError, TypeError):
+        raise sqlite3.DatabaseError(f"not a list of names: {text!r:.40}") from None
+
+
+def _prepare(connection: sqlite3.Connection, repo: str, path: Path, read_only: bool) -> None:
+    if not read_only:
+        connection.execute("PRAGMA journal_mode = WAL")
+        connection.execute("PRAGMA synchronous = NORMAL")
     connection.execute("PRAGMA cache_size = -65536")  # KiB
     (version,) = connection.execute("PRAGMA user_version").fetchone()
-    if version == 0:
+    if version == 0 and not read_only:
         connection.executescript(f"BEGIN;{TABLES}PRAGMA user_version = {VERSION};COMMIT;")
         connection.execute("INSERT OR REPLACE INTO meta VALUES ('repo', ?)", (repo,))
     elif version != VERSION:

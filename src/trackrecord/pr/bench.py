@@ -28,6 +28,7 @@ from trackrecord.pr.evidence import (
     environment_facts,
     execute,
     hider,
+    kept_words,
 )
 from trackrecord.pr.gitrepo import Repository
 from trackrecord.pr.journal import Entry, Journal
@@ -124,7 +125,9 @@ def record_bench(
     Raises:
         GitError: a revision that does not exist.
         TrackRecordError: both are the same commit; a run failed, or showed no figure.
+        WorkspaceError: the journal cannot take an entry; nothing was run then.
     """
+    journal.check_writable()
     metric = metric or Metric()
     commits = {"before": repository.commit_id(before), "after": repository.commit_id(after)}
     if commits["before"] == commits["after"]:
@@ -150,7 +153,7 @@ def record_bench(
     result = effect(samples["before"], samples["after"], metric.higher_is_better)
     hide = hider(os.environ)
     data: dict[str, Any] = {
-        "command": [hide(word) for word in command],
+        "command": kept_words(command, hide),
         "role": "benchmark",
         "note": hide(note),
         "unit": metric.unit,

@@ -18,6 +18,7 @@ from trackrecord.errors import TrackRecordError
 from trackrecord.pr.bench import Effect
 from trackrecord.pr.journal import Entry
 from trackrecord.pr.preflight.branch import Branch, is_doc
+from trackrecord.pr.preflight.description import did_not_run, shows_tests
 from trackrecord.pr.preflight.output import clean
 from trackrecord.pr.preflight.rulebook import first_text
 from trackrecord.pr.quoting import code_span
@@ -65,6 +66,7 @@ def compose(branch: Branch, workspace: Workspace, given: Given) -> Body:
 
     Raises:
         TrackRecordError: the clone has no template.
+        WorkspaceError: the journal has an entry that this program did not write.
     """
     template = first_text(branch.book, TEMPLATES)
     if template is None:
@@ -107,7 +109,7 @@ def _parts(
             parts[heading] = _test_plan(branch)
         elif "result" in heading.lower():
             parts[heading] = _test_result(branch)
-            missing += _missing_results(branch)
+            missing += _missing_results(branch, heading)
         else:
             missing.append(f"an answer to “{heading}”: --section '{heading}=TEXT'")
     return parts, missing
@@ -131,17 +133,32 @@ def _missing_statements(branch: Branch) -> list[str]:
     ]
 
 
-def _missing_results(branch: Branch) -> list[str]:
-    tests = latest(branch.evidence, "test")
-    failed = [entry for entry in tests if entry.data.get("exit_code")]
+def _missing_results(branch: Branch, heading: str) -> list[str]:
+    tests = _tests(branch)
+    failed = [entry for entry in tests if entry.data["exit_code"]]
     if failed:
-        return [f"a test run that passes: {_words(e)} failed ({e.name})" for e in failed]
-    if not tests:
         return [
-            f"a test run at {branch.head[:10]} with nothing uncommitted: trackrecord evidence run "
-            f"-- pytest …"
+            f"a test run that passes: {_words(e)} failed ({e.name}): run the same command again "
+            f"once it does, or say what fails and why: --section '{heading}=TEXT'"
+            for e in failed
         ]
-    return []
+    if tests:
+        return []
+    beside = [f"{_words(e)} shows no test ({e.name})" for e in latest(branch.evidence, "test")]
+    return [
+        f"a test run at {branch.head[:10]} with nothing uncommitted: trackrecord evidence run "
+        f"-- pytest …" + "".join(f"; {words}" for words in beside)
+    ]
+
+
+def _tests(branch: Branch) -> list[Entry]:
+    """The last run of each command that ran tests: one that was mistyped, or passed without any
+    test in its output, neither shows nor refutes anything."""
+    return [
+        entry
+        for entry in latest(branch.evidence, "test")
+        if not did_not_run(entry) and (entry.data["exit_code"] or shows_tests(entry.data["tail"]))
+    ]
 
 
 def latest(entries: Sequence[Entry], role: str) -> list[Entry]:
@@ -171,23 +188,27 @@ def _planned(plan: Mapping[str, str], word: str) -> str:
 
 
 def _test_plan(branch: Branch) -> str:
-    commands = [_words(entry) for entry in latest(branch.evidence, "test")]
+    commands = [_words(entry) for entry in _tests(branch)]
     commands += [_words(entry) for entry in branch.benchmarks]
     return _fenced("\n".join(commands), "bash") if commands else ""
 
 
 def _test_result(branch: Branch) -> str:
     parts = []
-    for entry in latest(branch.evidence, "test"):
+    for entry in _tests(branch):
         data = entry.data
-        tail = "\n".join(str(data.get("tail", "")).splitlines()[-_TAIL_LINES:])
+        tail = "\n".join(data["tail"].splitlines()[-_TAIL_LINES:])
         parts.append(
             f"{_code(entry)}: exit code {data['exit_code']}, {data['seconds']:.1f} s, at "
             f"{branch.head[:10]} on {_machine(data)} ({entry.name}, output sha256 "
-            f"{str(data['output_sha256'])[:12]})"
+            f"{data['output_sha256'][:12]})"
         )
         parts.append(_fenced(tail or "(no output)", "text"))
     parts += [_comparison(entry) for entry in branch.benchmarks]
+    if parts:
+        # Whoever has this hash can tell whether the journal still is the one that it was taken of.
+        last = branch.entries[-1]
+        parts.append(f"Recorded up to {last.name} of a journal with the hash `{last.hash}`.")
     return "\n\n".join(parts)
 
 

@@ -13,12 +13,14 @@ import hashlib
 import os
 import platform
 import re
+import selectors
 import shutil
 import signal
 import subprocess
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -32,6 +34,7 @@ TAIL_BYTES = 16_384
 TAIL_LINES = 200
 _CHUNK = 65_536
 _NVIDIA_SECONDS = 10
+_KILL_SECONDS = 5
 _PACKAGES = ("torch", "vllm", "triton", "transformers", "numpy", "pytest")
 _KEPT_VARIABLES = re.compile(
     r"(?:VLLM|CUDA|NVIDIA|OMP|MKL|NCCL|TORCH|PYTORCH|TRITON|HF_HUB|ROCM|HIP|XLA|PYTHON|PYTEST)_?\w*"
@@ -45,9 +48,12 @@ _SECRET_SHAPES = re.compile(
     r"xox[abprs]-[\w-]{10,}|AKIA[0-9A-Z]{16}|glpat-[\w-]{16,}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]+)"
     r"|(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"
     r"|(?i:(?<=bearer )[\w.~+/-]{8,}=*)"
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)",
+    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|\Z)"
+    r"|\A(?:(?!-----BEGIN ).)*?-----END [A-Z ]*PRIVATE KEY-----",
     re.DOTALL,
 )
+"""The last is the rest of a key whose beginning was not kept."""
+_KEY_MARK = re.compile(rb"-----(BEGIN|END) [A-Z ]{0,40}PRIVATE KEY-----")
 _SECRET_OPTION = re.compile(
     r"(?i)(--?[\w-]*(?:token|secret|password|passwd|api[-_]?key|auth)[\w-]*)(=|\Z)(.*)", re.DOTALL
 )
@@ -98,13 +104,15 @@ def record_run(
 
     Raises:
         TrackRecordError: there is no such program.
+        WorkspaceError: the journal cannot take an entry; nothing was run then.
     """
+    journal.check_writable()
     state = repository_state(repository)
     outcome = execute(command, Path.cwd(), seconds=seconds, show=show)
     hide = hider(os.environ)
     after = repository_state(repository)
     data = {
-        "command": [hide(word) for word in _without_option_values(command)],
+        "command": kept_words(command, hide),
         "role": role or role_of(command),
         "note": hide(note),
         **state,
@@ -150,44 +158,56 @@ def execute(
         raise TrackRecordError(f"cannot run {command[0]!r}: {reason}") from None
     digest, total, tail = hashlib.sha256(), 0, _Tail()
     deadline = started + seconds if seconds else None
-    timed_out = False
     assert process.stdout is not None
+    timed_out = False
     try:
-        timer = _stop_at(process, deadline)
-        while chunk := process.stdout.read1(_CHUNK):  # type: ignore[attr-defined]
+        for chunk in _chunks(process.stdout.fileno(), deadline):
             digest.update(chunk)
             total += len(chunk)
             tail.add(chunk)
             show(chunk)
-        process.wait()
+        process.wait(_left(deadline))
+    except subprocess.TimeoutExpired:
+        timed_out = True
+        _kill(process)
     except BaseException:
         _kill(process)
         raise
     finally:
         process.stdout.close()
     elapsed = time.perf_counter() - started
-    if timer is not None and deadline is not None:
-        timer.cancel()
-        timed_out = process.returncode == -signal.SIGKILL and time.perf_counter() >= deadline
-    return Outcome(process.returncode, elapsed, total, digest.hexdigest(), tail.text(), timed_out)
+    # What was stopped has no outcome of its own, even if its first process had ended well.
+    code = process.returncode or (-signal.SIGKILL if timed_out else 0)
+    return Outcome(code, elapsed, total, digest.hexdigest(), tail.text(), timed_out)
 
 
-def _stop_at(process: subprocess.Popen[bytes], deadline: float | None) -> Any:
-    import threading
+def _chunks(pipe: int, deadline: float | None) -> Iterator[bytes]:
+    """What comes out of a pipe until its writers have closed it.
 
-    if deadline is None:
-        return None
-    timer = threading.Timer(deadline - time.perf_counter(), _kill, [process])
-    timer.daemon = True
-    timer.start()
-    return timer
+    Raises:
+        TimeoutExpired: the deadline came first; a process that left the group may hold the pipe
+            open for as long as it likes.
+    """
+    with selectors.DefaultSelector() as waiting:
+        waiting.register(pipe, selectors.EVENT_READ)
+        while _left(deadline) != 0 and waiting.select(_left(deadline)):
+            chunk = os.read(pipe, _CHUNK)
+            if not chunk:
+                return
+            yield chunk
+    raise subprocess.TimeoutExpired((), 0)
+
+
+def _left(deadline: float | None) -> float | None:
+    """Seconds until the deadline, 0 after it, None where there is none."""
+    return None if deadline is None else max(0.0, deadline - time.perf_counter())
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.killpg(process.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        return
+    with suppress(subprocess.TimeoutExpired):  # another user's process stays
+        process.wait(_KILL_SECONDS)
 
 
 class _Tail:
@@ -196,18 +216,26 @@ class _Tail:
     def __init__(self) -> None:
         self._chunks: deque[bytes] = deque()
         self._size = 0
+        self._before = b""
+        self._in_key = False
 
     def add(self, chunk: bytes) -> None:
         self._chunks.append(chunk)
         self._size += len(chunk)
         while self._size - len(self._chunks[0]) >= TAIL_BYTES:
             self._size -= len(self._chunks.popleft())
+        seen = self._before + chunk
+        for mark in _KEY_MARK.finditer(seen):
+            self._in_key = mark[1] == b"BEGIN"
+        self._before = seen[-80:]
 
     def text(self) -> str:
         content = b"".join(self._chunks)
         cut = len(content) > TAIL_BYTES
         lines = content[-TAIL_BYTES:].decode("utf-8", errors="replace").splitlines()
-        return "\n".join(lines[1 if cut else 0 :][-TAIL_LINES:])
+        kept = "\n".join(lines[1 if cut else 0 :][-TAIL_LINES:])
+        # Nothing in it would tell that all of it is the middle of a private key.
+        return _HIDDEN if self._in_key and not _KEY_MARK.search(kept.encode()) else kept
 
 
 # What is kept of it.
@@ -286,8 +314,9 @@ def _is_secret(value: str) -> bool:
     return len(value) >= _MIN_SECRET_CHARS and not value.startswith("/")
 
 
-def _without_option_values(command: Sequence[str]) -> list[str]:
-    """The words of a command, with what is given to options like `--api-key` hidden."""
+def kept_words(command: Sequence[str], hide: Callable[[str], str]) -> list[str]:
+    """The words of a command as they are kept: what is given to options like `--api-key` is hidden,
+    and what `hide` hides."""
     words, hide_next = [], False
     for word in command:
         found = _SECRET_OPTION.fullmatch(word)
@@ -298,7 +327,7 @@ def _without_option_values(command: Sequence[str]) -> list[str]:
         else:
             words.append(word)
         hide_next = bool(found and not found[2])
-    return words
+    return [hide(word) for word in words]
 
 
 def _cpu() -> str:

@@ -1,51 +1,39 @@
 """A person's clone, read through the git binary and never changed.
 
-A clone is configured by whoever made it: hooks, external diffs, text conversions, content filters
-and file system monitors are programs that git would run. None of them runs here.
+A clone is configured by whoever made it, and git is only asked through `upstream.clone`, which
+lets none of the programs run that a configuration names.
 
 Invariant: no function writes to the working tree, the index or a branch; `worktree` adds a second
-tree elsewhere and takes it away again. Names and messages are decoded, never trusted: what is not
-UTF-8 is replaced, and whoever shows them escapes them.
+tree elsewhere and takes it away again, and no other. Names and messages are decoded, never trusted:
+what is not UTF-8 is replaced, and whoever shows them escapes them.
 """
 
 from __future__ import annotations
 
-import os
+import fcntl
 import re
-import subprocess
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from trackrecord.errors import TrackRecordError
+from trackrecord.upstream import clone
+from trackrecord.upstream.clone import PLAIN_DIFF, SECONDS, Setting
+from trackrecord.upstream.clone import GitError as GitError
 
-SECONDS = 60
 MAX_BLOB_BYTES = 4_000_000
 """Larger files are listed and counted, but not read."""
 _BASES = (
     *("upstream/main", "upstream/master", "origin/main", "origin/master"),
     *("upstream/HEAD", "origin/HEAD", "main", "master"),
 )
-_QUIET_SETTINGS = (
-    f"core.hooksPath={os.devnull}",
-    "core.fsmonitor=false",
-    f"core.attributesFile={os.devnull}",
-    "core.quotePath=false",
-    "diff.external=",
-    "log.showSignature=false",
-    "protocol.allow=never",
-    "submodule.recurse=false",
-    "gc.auto=0",
-)
 _HUNK = re.compile(rb"@@ -(\d+)(?:,\d+)? \+(\d+)(?:,\d+)? @@")
-_FILTER = re.compile(r"filter\..+\.(clean|smudge|process|required)")
-
-
-class GitError(TrackRecordError):
-    """git is missing, refused, or does not know what it was asked for."""
+_CHECKOUT_SECONDS = 600
+_TREE_PREFIX = "trackrecord-"
+_TREE_LOCK = "in-use"
 
 
 @dataclass(frozen=True)
@@ -139,28 +127,25 @@ class Repository:
         folder = (folder or Path.cwd()).expanduser().absolute()
         if not folder.is_dir():
             raise GitError(f"no folder {str(folder)!r}")
-        done = _run(["-C", str(folder), "rev-parse", "--show-toplevel"], ())
+        done = clone.ask(folder, ["rev-parse", "--show-toplevel"])
         if done.returncode:
-            raise GitError(f"{str(folder)!r} is not inside a git repository: {_reason(done)}")
+            raise GitError(f"{str(folder)!r} is not inside a git repository: {clone.reason(done)}")
         return cls(Path(done.stdout.decode(errors="replace").rstrip("\n")))
 
-    def git(self, *words: str, text_in: bytes | None = None, seconds: float = SECONDS) -> bytes:
+    def git(self, *words: str, text_in: bytes = b"", seconds: float = SECONDS) -> bytes:
         """Runs git in the clone and returns what it printed.
 
         Raises:
             GitError: it failed, or took longer than `seconds`.
         """
-        done = _run(["-C", str(self.root), *words], self._disarmed, text_in, seconds)
+        done = clone.ask(self.root, words, self._disarmed, text_in, seconds)
         if done.returncode:
-            raise GitError(f"git {words[0]} failed: {_reason(done)}")
+            raise GitError(f"git {words[0]} failed: {clone.reason(done)}")
         return done.stdout
 
     @cached_property
-    def _disarmed(self) -> tuple[str, ...]:
-        """Settings that empty every content filter that the configuration names."""
-        listed = _run(["-C", str(self.root), "config", "--list", "--name-only", "-z"], ())
-        found = map(_FILTER.fullmatch, sorted(set(_strings(listed.stdout))))
-        return tuple(f"{m[0]}={'false' if m[1] == 'required' else ''}" for m in found if m)
+    def _disarmed(self) -> tuple[Setting, ...]:
+        return clone.disarmed(self.root)
 
     # What there is.
 
@@ -171,7 +156,7 @@ class Repository:
             GitError: it names none.
         """
         words = ["rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}"]
-        done = _run(["-C", str(self.root), *words], self._disarmed)
+        done = clone.ask(self.root, words, self._disarmed)
         if done.returncode:
             raise GitError(f"no commit {revision!r} in {self.root.name}: give another revision")
         return done.stdout.decode().strip()
@@ -195,30 +180,26 @@ class Repository:
         Raises:
             GitError: their histories have nothing in common (in a shallow clone: are not here).
         """
-        done = _run(["-C", str(self.root), "merge-base", "--", base, head], self._disarmed)
-        if done.returncode:
-            raise GitError(
-                f"{base[:12]} and {head[:12]} have no common commit here; in a shallow clone run "
-                f"`git fetch --unshallow`"
-            )
-        return done.stdout.decode().split()[0]
+        return clone.merge_base(self.root, base, head, self._disarmed)
 
     def branch(self) -> str:
         """The name of the branch checked out, or "" if there is none."""
-        done = _run(["-C", str(self.root), "symbolic-ref", "--short", "-q", "HEAD"], ())
+        done = clone.ask(self.root, ["symbolic-ref", "--short", "-q", "HEAD"])
         return done.stdout.decode(errors="replace").strip()
 
     def identity(self) -> Person:
         """Who git would name as the author of a commit made now; empty where it is not set up."""
-        name, email = (
-            _run(["-C", str(self.root), "config", "--get", key], ()).stdout for key in _IDENTITY
-        )
+        name, email = (clone.ask(self.root, ["config", "--get", key]).stdout for key in _IDENTITY)
         return Person(name.decode(errors="replace").strip(), email.decode(errors="replace").strip())
 
     def uncommitted(self) -> list[str]:
-        """Paths whose content differs from the last commit's, new files included."""
-        words = ("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=normal")
-        return [entry[3:] for entry in _strings(self.git(*words)) if entry]
+        """Paths whose content differs from the last commit's, new files included. A submodule is
+        asked for its commit alone: for its files, git would run the programs it names."""
+        out = self.git(
+            *("status", "--porcelain=v1", "-z", "--no-renames", "--untracked-files=normal"),
+            "--ignore-submodules=dirty",
+        )
+        return [entry[3:] for entry in _strings(out) if entry]
 
     def commits(self, base: str, head: str) -> list[Commit]:
         """The commits of `base..head`, oldest first."""
@@ -231,10 +212,9 @@ class Repository:
 
     def changes(self, base: str, head: str) -> list[Change]:
         """What differs between two commits, file by file, with every changed line."""
-        plain = ("--no-ext-diff", "--no-textconv", "--no-color", "--no-relative", "-M")
-        raw = self.git("diff", "--raw", "-z", "--no-abbrev", *plain, base, head, "--")
-        lines = ("-p", "-U0", "--inter-hunk-context=0", "--submodule=short")
-        patch = self.git("diff", *lines, *plain, base, head, "--")
+        raw = self.git("diff", "--raw", "-z", "--no-abbrev", *PLAIN_DIFF, base, head, "--")
+        lines = ("-p", "-U0", "--inter-hunk-context=0")
+        patch = self.git("diff", *lines, *PLAIN_DIFF, base, head, "--")
         return list(_with_hunks(_raw_changes(raw), patch))
 
     def files(self, revision: str) -> dict[str, str]:
@@ -272,64 +252,63 @@ class Repository:
 
     @contextmanager
     def worktree(self, revision: str) -> Iterator[Path]:
-        """The files of a commit in a folder of their own, which is gone when the block ends."""
+        """The files of a commit in a folder of their own, which is gone when the block ends.
+
+        A program that was killed leaves such a folder behind; the next one takes it away.
+        """
         commit = self.commit_id(revision)
-        with tempfile.TemporaryDirectory(prefix="trackrecord-") as folder:
-            place = Path(folder) / commit[:12]
-            self.git("worktree", "add", "--quiet", "--detach", str(place), commit, seconds=600)
+        self._remove_abandoned()
+        with tempfile.TemporaryDirectory(prefix=_TREE_PREFIX) as folder, _held(Path(folder)):
+            place = Path(folder).resolve() / commit[:12]
             try:
+                words = ("--quiet", "--detach", "--no-checkout", str(place), commit)
+                self.git("worktree", "add", *words, seconds=_CHECKOUT_SECONDS)
+                # Filled by a git of its own: other filters may be configured for that place.
+                filled = Repository(place)
+                filled.git("reset", "--hard", "--quiet", seconds=_CHECKOUT_SECONDS)
                 yield place
             finally:
-                _run(["-C", str(self.root), "worktree", "remove", "--force", str(place)], ())
-                _run(["-C", str(self.root), "worktree", "prune"], ())
+                self._remove(place)
+
+    def _remove(self, place: Path) -> None:
+        """Takes one worktree away, even where its folder is damaged or gone."""
+        shutil.rmtree(place, ignore_errors=True)
+        words = ["worktree", "remove", "--force", "--force", str(place)]
+        clone.ask(self.root, words, self._disarmed)
+
+    def _remove_abandoned(self) -> None:
+        """Takes away the worktrees that `worktree` made and whose program is gone."""
+        mine = Path(tempfile.gettempdir()).resolve()
+        listed = self.git("worktree", "list", "--porcelain").decode(errors="replace")
+        for line in listed.splitlines():
+            place = Path(line.removeprefix("worktree "))
+            folder = place.parent
+            ours = folder.parent == mine and folder.name.startswith(_TREE_PREFIX)
+            if line.startswith("worktree ") and ours and not _is_held(folder):
+                self._remove(place)
+                if (folder / _TREE_LOCK).is_file():
+                    shutil.rmtree(folder, ignore_errors=True)
 
 
 _IDENTITY = ("user.name", "user.email")
 
 
-def environment() -> dict[str, str]:
-    """The caller's environment without what would make git look elsewhere, ask, or lock."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
-    return kept | {
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_NO_REPLACE_OBJECTS": "1",
-        "GIT_NO_LAZY_FETCH": "1",
-        "GIT_ATTR_NOSYSTEM": "1",
-        "GIT_PAGER": "cat",
-        "LC_ALL": "C",
-    }
+@contextmanager
+def _held(folder: Path) -> Iterator[None]:
+    """Marks a folder as in use, for as long as the block, and this program, runs."""
+    with (folder / _TREE_LOCK).open("ab") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
 
 
-def _run(
-    words: list[str],
-    settings: Iterable[str],
-    text_in: bytes | None = None,
-    seconds: float = SECONDS,
-) -> subprocess.CompletedProcess[bytes]:
-    command = ["git", "--no-pager", "--literal-pathspecs"]
-    for setting in (*_QUIET_SETTINGS, *settings):
-        command += ["-c", setting]
-    try:
-        return subprocess.run(  # noqa: S603
-            [*command, *words],
-            input=text_in if text_in is not None else b"",
-            capture_output=True,
-            timeout=seconds,
-            env=environment(),
-            check=False,
-        )
-    except FileNotFoundError:
-        raise GitError("git is not installed: install it") from None
-    except ValueError as error:  # a zero byte
-        raise GitError(f"git cannot be asked that: {error}") from None
-    except subprocess.TimeoutExpired:
-        raise GitError(f"git gave no answer for {seconds:g} s") from None
-
-
-def _reason(done: subprocess.CompletedProcess[bytes]) -> str:
-    lines = done.stderr.decode(errors="replace").strip().splitlines()
-    return lines[0] if lines else f"exit code {done.returncode}"
+def _is_held(folder: Path) -> bool:
+    """Whether a running program marked a folder as in use, or may be about to."""
+    with suppress(FileNotFoundError), (folder / _TREE_LOCK).open("rb") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            return True
+    return False
 
 
 def _strings(out: bytes) -> list[str]:

@@ -2,9 +2,11 @@
 
 A journal is a file of JSON lines in the workspace. Each entry carries the hash of the one before
 it and its own, so that an entry altered, removed or put in between shows; a second file holds the
-number of entries and the last hash, so that entries cut off the end are missed too.
+number of entries and the last hash, so that entries cut off the end are missed too. It is there
+before the first entry is.
 
-Invariant: `append` returns only when the entry is on disk. A last line without its end was never
+Invariant: `append` returns only when the entry is on disk, and adds nothing to a journal that is
+not what was written: that would make it look whole. A last line without its end was never
 acknowledged to anyone, and the next `append` drops it.
 """
 
@@ -22,6 +24,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from trackrecord.errors import WorkspaceError
+from trackrecord.pr.entry_shape import checked
 from trackrecord.workspace import Workspace
 
 Kind = Literal["run", "bench", "statement"]
@@ -82,7 +85,8 @@ class Journal:
         """Every entry, oldest first; none if there is no journal.
 
         Raises:
-            WorkspaceError: a line is no entry, or does not follow the one before.
+            WorkspaceError: a line is no entry, does not follow the one before, or holds what no
+                command writes.
         """
         found: list[Entry] = []
         for number, line in enumerate(self._lines(), 1):
@@ -94,7 +98,7 @@ class Journal:
                     f"evidence verify`"
                 )
             found.append(entry)
-        return found
+        return list(checked(found))
 
     def append(self, kind: Kind, data: dict[str, Any]) -> Entry:
         """Adds an entry, stamped with the time.
@@ -102,46 +106,73 @@ class Journal:
         Raises:
             WorkspaceError: the workspace cannot be written, or the journal is damaged.
         """
+        with self._open_whole() as before:
+            last = before[-1].hash if before else _START
+            number = len(before) + 1
+            at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+            body = {"number": number, "kind": kind, "at": at, "data": data, "previous": last}
+            entry = Entry(number, kind, at, data, last, _hash(body))
+            self._write(entry)
+        return entry
+
+    def check_writable(self) -> None:
+        """Says at once what would keep `append` from recording, before anything is done for it.
+
+        Raises:
+            WorkspaceError: as `append`.
+        """
+        with self._open_whole(), self.path.open("ab"):
+            pass
+
+    @contextmanager
+    def _open_whole(self) -> Iterator[list[Entry]]:
+        """The entries so far, with other writers kept out, if they are all that was written."""
         self.workspace.create()
         try:
             self.path.parent.mkdir(exist_ok=True)
             with _locked(self.path.with_name("lock")):
                 self._drop_unfinished()
                 before = self.entries()
-                last = before[-1].hash if before else _START
-                number = len(before) + 1
-                at = datetime.now(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-                body = {"number": number, "kind": kind, "at": at, "data": data, "previous": last}
-                entry = Entry(number, kind, at, data, last, _hash(body))
-                self._write(entry)
+                if not before and self._noted_head() is None:
+                    self._write_head(0, _START)
+                if problem := self._problem_at_end([_START, *(entry.hash for entry in before)]):
+                    raise WorkspaceError(
+                        f"{self.path}: {problem}, so nothing is added to it: put the file back as "
+                        f"it was, or move {str(self.path.parent)!r} away to begin a new journal"
+                    )
+                yield before
         except OSError as error:
             raise WorkspaceError(
                 f"cannot write the journal {str(self.path)!r}: {error.strerror}"
             ) from None
-        return entry
 
     def verify(self) -> Verdict:
         """Checks every entry, and that none is missing at the end."""
         problems: list[str] = []
-        last, count = _START, 0
+        hashes = [_START]
         for number, line in enumerate(self._lines(), 1):
-            count = number
             entry = _parse(line)
             if entry is None:
                 problems.append(f"line {number} is not an entry")
-                continue
-            problem = _problem(entry, number, last)
-            if problem:
+            elif problem := _problem(entry, number, hashes[-1]):
                 problems.append(f"line {number}: {problem}")
-            last = entry.hash
-        noted = self._noted_head()
-        if noted and noted[0] > count:
-            problems.append(f"{noted[0] - count} entries are missing at the end")
-        elif noted and noted[0] == count and noted[1] != last:
-            problems.append("the last entry is not the one that was written last")
-        elif not noted and count:
-            problems.append(f"{HEAD_FILE} is missing, so entries cut off the end would not show")
-        return Verdict(count, last if count else "", tuple(problems))
+            hashes.append(entry.hash if entry else hashes[-1])
+        if problem := self._problem_at_end(hashes):
+            problems.append(problem)
+        return Verdict(len(hashes) - 1, hashes[-1] if hashes[1:] else "", tuple(problems))
+
+    def _problem_at_end(self, hashes: list[str]) -> str:
+        """What the head says is wrong about a journal whose entries have `hashes`, after the one
+        that stands for none. The head may be an entry behind: it is written second."""
+        noted, count = self._noted_head(), len(hashes) - 1
+        if noted is None:
+            missing = f"{HEAD_FILE} is missing or damaged"
+            return f"{missing}, so entries cut off the end would not show" if count else ""
+        if noted[0] > count:
+            return f"{noted[0] - count} entries are missing at the end"
+        if hashes[noted[0]] != noted[1]:
+            return "the last entry is not the one that was written last"
+        return ""
 
     def _lines(self) -> Iterator[str]:
         try:
@@ -167,17 +198,25 @@ class Journal:
             file.write(line.encode() + b"\n")
             file.flush()
             os.fsync(file.fileno())
+        self._write_head(entry.number, entry.hash)
+
+    def _write_head(self, entries: int, last: str) -> None:
         head = self.path.with_name(HEAD_FILE)
         draft = head.with_suffix(".new")
-        draft.write_text(json.dumps({"entries": entry.number, "hash": entry.hash}) + "\n")
+        with draft.open("w", encoding="utf-8") as file:
+            file.write(json.dumps({"entries": entries, "hash": last}) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
         draft.replace(head)
 
     def _noted_head(self) -> tuple[int, str] | None:
         try:
             noted = json.loads(self.path.with_name(HEAD_FILE).read_text(encoding="utf-8"))
-            return int(noted["entries"]), str(noted["hash"])
-        except (OSError, ValueError, KeyError, TypeError):
+            count, last = noted["entries"], noted["hash"]
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return None
+        known = type(count) is int and count >= 0 and isinstance(last, str)
+        return (count, last) if known else None
 
 
 def _parse(line: str) -> Entry | None:

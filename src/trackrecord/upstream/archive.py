@@ -139,6 +139,7 @@ def _checked(
     archive: tarfile.TarFile, done: Unpacked, limits: Limits
 ) -> Iterator[tuple[tarfile.TarInfo, tuple[str, ...]]]:
     """Each regular file with the parts of its path, after every check that needs no content."""
+    seen: set[tuple[str, ...]] = set()
     for member in archive:
         name = member.name
         parts = _safe_parts(name, limits)
@@ -152,6 +153,9 @@ def _checked(
             raise ArchiveError(f"the archive holds {name!r}, which is neither file nor folder")
         if not parts:
             raise ArchiveError("the archive holds a file without a name")
+        if parts in seen:  # tar would keep the last, another reader the first
+            raise ArchiveError(f"the archive lists {name!r} twice")
+        seen.add(parts)
         done.files += 1
         if done.files > limits.files:
             raise ArchiveError(f"the archive holds more than {limits.files:,} files")

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from trackrecord.errors import UpstreamError
-from trackrecord.upstream.git import run_git
+from trackrecord.upstream import clone
 
 _HUNK = re.compile(r"@@ -(\d+)(?:,(\d+))? \+(\d+)(?:,(\d+))? @@")
 _GIT_HEADER = re.compile(r'diff --git "?a/(.*?)"? "?b/(.*?)"?')
@@ -63,10 +64,12 @@ def parse_diff(text: str) -> list[FileChange]:
     """The files that a unified diff changes, as `git diff` or `diff -u` writes it.
 
     Raises:
-        UpstreamError: there is no change in it, or a hunk is cut off.
+        UpstreamError: there is no change in it, a hunk is malformed or cut off, or a path leads out
+            of the tree.
     """
     changes: list[FileChange] = []
-    lines = text.splitlines()
+    # Only these end a line of a diff: a form feed or a lone carriage return is part of one.
+    lines = [line.removesuffix("\r") for line in text.removesuffix("\n").split("\n")]
     position = 0
     while position < len(lines):
         line = lines[position]
@@ -88,9 +91,14 @@ def parse_diff(text: str) -> list[FileChange]:
                 raise UpstreamError(f"line {position + 1} of the diff belongs to no file")
             position = _read_hunk(lines, position, found, changes[-1])
             continue
+        elif line.startswith("@@ -"):
+            raise UpstreamError(f"line {position + 1} of the diff is no header of a hunk: {line!r}")
         position += 1
     if not changes:
         raise UpstreamError("not a unified diff: it names no file")
+    for change in changes:
+        _check_name(change.path)
+        _check_name(change.old_path or change.path)
     return changes
 
 
@@ -98,13 +106,18 @@ def diff_of_repository(folder: str, base: str) -> list[FileChange]:
     """What the files of a clone changed since they left `base`, uncommitted changes included.
 
     Raises:
-        UpstreamError: not a repository, or no such revision.
+        UpstreamError: not a repository, no such revision, or one without a common commit.
     """
     if base.startswith("-"):
         raise UpstreamError(f"not a revision: {base!r}")
-    common = run_git(["-C", folder, "merge-base", base, "HEAD"]).strip()
-    words = ["diff", "--no-color", "--no-ext-diff", "--no-textconv", "-M", "-U0", common, "--"]
-    text = run_git(["-C", folder, *words])
+    root = Path(folder)
+    settings = clone.disarmed(root)
+    common = clone.merge_base(root, base, "HEAD", settings)
+    words = ["diff", *clone.PLAIN_DIFF, "-U0", "--inter-hunk-context=0", common, "--"]
+    done = clone.ask(root, words, settings)
+    if done.returncode:
+        raise UpstreamError(f"git diff failed: {clone.reason(done)}")
+    text = done.stdout.decode("utf-8", errors="replace")
     return parse_diff(text) if text.strip() else []
 
 
@@ -160,3 +173,8 @@ def _name(line: str) -> str:
     if path == _NOTHING:
         return ""
     return path[2:] if path[:2] in ("a/", "b/") else path
+
+
+def _check_name(path: str) -> None:
+    if not path or path.startswith("/") or ".." in path.split("/") or "\0" in path:
+        raise UpstreamError(f"not a path inside the tree: {path!r}")

@@ -7,8 +7,10 @@ it stopped early, the answer says so.
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 from trackrecord.upstream.ci import CIStep
 from trackrecord.upstream.diffs import FileChange, place_hunk
@@ -23,6 +25,7 @@ from trackrecord.upstream.owners import deciding_rule
 MAX_DISTANCE = 5
 _MOST_SEARCHED = 100
 _MOST_TOUCHED = 40
+_MOST_CLOSE = 3
 _BLOCKS = ("class", "function", "method")
 
 
@@ -134,8 +137,12 @@ def targets_of_diff(index: Index, changes: Sequence[FileChange]) -> tuple[list[T
 
     Returns:
         The targets, and in words what of the diff could not be placed in the tree.
+
+    Raises:
+        UpstreamError: a path leads out of the tree.
     """
     targets, remarks = [], []
+    check_paths(index, changes)
     for change in changes:
         if change.old_path and change.old_path != change.path:
             targets.append(Target(change.old_path))
@@ -163,8 +170,12 @@ def targets_of_sources(
 
     Args:
         sources: the changed files as they are now, by path.
+
+    Raises:
+        UpstreamError: a path leads out of the tree.
     """
     targets = []
+    check_paths(index, changes)
     for change in changes:
         targets.append(Target(change.path))
         if change.old_path and change.old_path != change.path:
@@ -180,6 +191,32 @@ def targets_of_sources(
                 inner = max(holding, key=lambda d: d.line)
                 targets.append(Target(change.old_path or change.path, None, inner.qualname))
     return list(dict.fromkeys(targets))
+
+
+def check_paths(index: Index, changes: Sequence[FileChange]) -> None:
+    """Refuses a change to anything but files in the tree, there already or new.
+
+    Raises:
+        UpstreamError: a path is empty, or leads out of the tree.
+    """
+    for change in changes:
+        for path in {change.path, change.old_path or change.path}:
+            index.tree.path(path)
+
+
+def close_paths(index: Index, path: str) -> list[str]:
+    """Files of the tree that `path` may be a misspelling of: below the nearest folder that there
+    is, or anywhere where it is a name alone."""
+    parents = map(str, PurePosixPath(path).parents)
+    folder = next((parent for parent in parents if index.has_folder(parent)), "")
+    if folder:
+        return difflib.get_close_matches(path, index.paths_below(folder), _MOST_CLOSE, 0.8)
+    tops = sorted(each.name for each in index.tree.root.iterdir() if each.is_dir())
+    named: dict[str, list[str]] = {}
+    for found in (found for top in tops for found in index.paths_below(top)):
+        named.setdefault(PurePosixPath(found).name, []).append(found)
+    names = difflib.get_close_matches(PurePosixPath(path).name, named, _MOST_CLOSE, 0.8)
+    return [found for name in names for found in named[name]][:_MOST_CLOSE]
 
 
 def _touched(index: Index, targets: Sequence[Target]) -> tuple[list[Symbol], list[str]]:

@@ -103,7 +103,9 @@ class Tree:
         """
         parts = PurePosixPath(name)
         if parts.is_absolute() or ".." in parts.parts or not parts.parts:
-            raise UpstreamError(f"not a path inside the tree: {name!r}")
+            raise UpstreamError(
+                f"not a path inside the tree: {name!r}: write it as seen from the tree's top"
+            )
         return self.root / parts
 
     def read_text(self, name: str) -> str:

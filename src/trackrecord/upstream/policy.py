@@ -187,7 +187,8 @@ def read_hooks(text: str, path: str) -> list[dict[str, Any]]:
     found = []
     for repository in mappings(mapping(load_yaml(text)).get("repos")):
         for hook in mappings(repository.get("hooks")):
-            name = text_of(hook.get("id"))
+            # pre-commit refuses a hook without an id; here it is named by where it comes from.
+            name = text_of(hook.get("id")) or f"one without an id, of {_source(repository)}"
             found.append(
                 {
                     "id": text_of(hook.get("alias")) or name,
@@ -209,6 +210,10 @@ def read_hooks(text: str, path: str) -> list[dict[str, Any]]:
 def hook_from_json(value: Mapping[str, Any]) -> Hook:
     """A hook as `read_hooks` stored it."""
     return Hook(**with_tuples(value))
+
+
+def _source(repository: Mapping[str, Any]) -> str:
+    return text_of(repository.get("repo")) or "no repository"
 
 
 def _line_of_hook(text: str, name: str, alias: str) -> int:

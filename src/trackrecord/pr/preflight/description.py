@@ -7,10 +7,12 @@ a reader of the page would not see.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 
+from trackrecord.pr.journal import Entry
 from trackrecord.pr.preflight.branch import Branch
 from trackrecord.pr.preflight.commits import ASSISTANTS
 from trackrecord.pr.preflight.findings import Finding, Level
@@ -37,13 +39,25 @@ _COMMAND = re.compile(
     r"(?:\s+\S|$)",
     re.MULTILINE,
 )
-_RESULT = re.compile(
-    r"\b\d+ (?:passed|failed|skipped|xfailed)\b|\b(?:all )?tests? pass(?:ed|es)?\b"
-    r"|\bPASS(?:ED)?\b|\bOK\b|\bexit(?:ed)?(?: (?:code|with))?:? *0\b"
-    r"|\d(?:[\d.,]*)\s*(?:%|ms\b|us\b|µs|s\b|sec|tok/s|tokens?/s|req/s|it/s)"
+_TESTS = re.compile(
+    r"\b\d+ (?:tests? )?(?:passed|failed|skipped|xfailed)\b|\bPASS(?:ED)?\b|\bOK\b"
+    r"|^ok\s+\S+\s+(?:[\d.]+s|\(cached\))$"
     r"|^\|.*\d.*\|\s*$|\baccuracy\b.*\d|\bexact_match\b.*\d",
     re.MULTILINE,
 )
+_RESULT = re.compile(
+    rf"{_TESTS.pattern}|\b(?:all )?tests? pass(?:ed|es)?\b"
+    r"|\bexit(?:ed)?(?: (?:code|with))?:? *0\b"
+    r"|\d(?:[\d.,]*)\s*(?:%|ms\b|us\b|µs|s\b|sec|tok/s|tokens?/s|req/s|it/s)",
+    re.MULTILINE,
+)
+_SAYS_IT_FAILS = re.compile(
+    r"\b[1-9]\d* (?:tests? )?failed\b|\bfail(?:s|ing|ures?)\b", re.IGNORECASE
+)
+_PYTEST = re.compile(r"(?:^|[/ ])(?:pytest|py\.test)\b|-m pytest\b")
+_PYTEST_RAN_NOTHING = (4, 5)
+"""pytest's exit codes for wrong words on its command line, and for no test found (pytest's
+reference, "Exit codes")."""
 _CLOSES = r"\b(?:close[sd]?|fix(?:e[sd])?|resolve[sd]?)\b:?\s+(?:#|{url}){number}\b"
 _DISCLOSURE = re.compile(
     rf"\b(?:AI|LLM|agent)[- ]assist\w*|\bAI[- ](?:generated|written|tools?|help)\b"
@@ -225,21 +239,52 @@ def check_tests(branch: Branch) -> Iterator[Finding]:
             "no result of a test is given: commands alone do not count",
             fix="paste the last lines of the output, with how many passed",
         )
-    yield from _contradictions(branch, plan or branch.visible_body)
+    yield from _contradictions(branch, plan or branch.visible_body, shown)
 
 
-def _contradictions(branch: Branch, plan: str) -> Iterator[Finding]:
-    """Commands of the test plan that failed when they were last recorded at this commit."""
+def _contradictions(branch: Branch, plan: str, result: str) -> Iterator[Finding]:
+    """Commands of the test plan that failed, or tested nothing, when they were last recorded at
+    this commit; a result that says that something fails does not hide it."""
     rule = branch.book.rules["test-result"]
-    last = {" ".join(entry.data.get("command", [])): entry for entry in branch.evidence}
+    last: dict[str, Entry] = {}
+    for entry in branch.evidence:
+        words = entry.data.get("command", [])
+        last |= {" ".join(words): entry, shlex.join(words): entry}
     for command in commands_in(plan):
-        entry = last.get(" ".join(command.split()))
-        if entry and entry.data.get("exit_code"):
+        found = last.get(" ".join(command.split()))
+        if found is None:
+            continue
+        if did_not_run(found):
             yield rule.finding(
-                f"`{command}` failed when it was recorded: {entry.name}, exit code "
-                f"{entry.data['exit_code']}",
+                f"`{command}` ran no test when it was recorded: {found.name}, exit code "
+                f"{found.data['exit_code']}",
+                level=Level.WARNING,
+                fix="leave it out, or give the command as it should have been",
+            )
+        elif found.data.get("exit_code"):
+            yield rule.finding(
+                f"`{command}` failed when it was recorded: {found.name}, exit code "
+                f"{found.data['exit_code']}",
+                level=Level.WARNING if _SAYS_IT_FAILS.search(result) else None,
                 fix="run it again, or say in the result that it fails and why",
             )
+        elif found.data.get("role") == "test" and not shows_tests(found.data.get("tail", "")):
+            yield rule.finding(
+                f"`{command}` shows no test in its output as it was recorded: {found.name}",
+                fix="record a command that says how many tests passed",
+            )
+
+
+def shows_tests(output: str) -> bool:
+    """Whether the output of a command says what tests came to: how many passed, or what an
+    evaluation scored."""
+    return _TESTS.search(output) is not None
+
+
+def did_not_run(entry: Entry) -> bool:
+    """Whether a recorded run was pytest's refusal to run: it says nothing about the change."""
+    words = " ".join(entry.data.get("command", []))
+    return entry.data.get("exit_code") in _PYTEST_RAN_NOTHING and _PYTEST.search(words) is not None
 
 
 def commands_in(text: str) -> list[str]:

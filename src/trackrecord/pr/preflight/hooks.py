@@ -60,11 +60,14 @@ Check = Callable[[Branch, Change, str, str], Iterator[Problem]]
 
 def hooks_of(branch: Branch) -> list[Hook]:
     """The hooks that the clone's configuration lists; none if it cannot be read."""
-    text = branch.book.text(HOOKS_FILE)
-    try:
-        return [hook_from_json(hook) for hook in read_hooks(text, HOOKS_FILE)] if text else []
-    except YamlProblem:
-        return []
+    return branch.book.read_yaml(HOOKS_FILE, _read_config)
+
+
+def _read_config(text: str, path: str) -> list[Hook]:
+    found = read_hooks(text, path)
+    if not found and not isinstance(mapping(load_yaml(text)).get("repos"), list):
+        raise YamlProblem("it has no list of repos")
+    return [hook_from_json(hook) for hook in found]
 
 
 def check_hooks(branch: Branch) -> Iterator[Finding]:

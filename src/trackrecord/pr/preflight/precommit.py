@@ -12,19 +12,19 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
 from mini_vllm import console
-from trackrecord.pr.gitrepo import environment
+from trackrecord.errors import WorkspaceError
+from trackrecord.pr.evidence import execute, hider
 from trackrecord.pr.journal import Journal
 from trackrecord.pr.preflight.branch import Branch
 from trackrecord.pr.preflight.findings import Finding, Level
 from trackrecord.pr.preflight.hooks import hooks_of
+from trackrecord.upstream.clone import environment
 from trackrecord.upstream.policy import HOOKS_FILE
 
 Mode = Literal["auto", "always", "never"]
@@ -68,6 +68,10 @@ def run_hooks(branch: Branch, journal: Journal, mode: Mode) -> HookRun:
             text=f"the branch changes {changed}, which would be run: look at it, then give "
             f"--hooks always",
         )
+    try:
+        journal.check_writable()
+    except WorkspaceError as error:
+        return HookRun("not run", text=f"what comes of them could not be recorded: {error}")
     outcome = _run(tool, branch)
     if outcome.outcome != "not run":
         journal.append("run", _record(branch, outcome))
@@ -107,26 +111,16 @@ def _run(tool: str, branch: Branch) -> HookRun:
     env = environment() | {"PRE_COMMIT_COLOR": "never", "SKIP": "signoff-commit,suggestion"}
     if sys.stderr.isatty():
         console.say("running the clone's pre-commit hooks ...")
+    chunks: list[bytes] = []
     with branch.repository.worktree(branch.head) as folder:
-        process = subprocess.Popen(  # noqa: S603
-            command,
-            cwd=folder,
-            env=env,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            start_new_session=True,
-        )
-        try:
-            out, _ = process.communicate(timeout=SECONDS)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
-            return HookRun("not run", text=f"they took longer than {SECONDS} s")
-    text = out.decode(errors="replace").replace(str(folder), ".")
-    if process.returncode == 0:
+        done = execute(command, folder, seconds=SECONDS, show=chunks.append, variables=env)
+    if done.timed_out:
+        return HookRun("not run", text=f"they took longer than {SECONDS} s")
+    text = b"".join(chunks).decode(errors="replace").replace(str(folder), ".")
+    text = hider(os.environ)(text)
+    if done.exit_code == 0:
         return HookRun("passed", text=text[-_KEPT_CHARS:])
-    if process.returncode == 1:
+    if done.exit_code == 1:
         return HookRun("failed", _failed_hooks(text), text[-_KEPT_CHARS:])
     lines = text.strip().splitlines() or ["no reason given"]
     return HookRun("not run", text=f"pre-commit could not set them up: {lines[-1][:200]}")

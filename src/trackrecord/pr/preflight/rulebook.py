@@ -5,7 +5,8 @@ rules it is judged by. Where that commit has a file but no longer says the expec
 pinned tree is asked, and the source says so.
 
 Invariant: whatever a check compares with (prefixes, headings, thresholds, tables of imports) comes
-from `text` or `section`, never from a copy in this package.
+from `text` or `section`, never from a copy in this package. A file that is there and cannot be read
+is in `unreadable`: what it says went unchecked, and the report has to say so.
 """
 
 from __future__ import annotations
@@ -14,14 +15,17 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 
 from trackrecord.errors import UpstreamError
 from trackrecord.pr.gitrepo import Repository
 from trackrecord.pr.preflight.findings import Cite, Rule, Source, rule_texts
 from trackrecord.upstream.pin import Tree, find_pin
 from trackrecord.upstream.policy import PolicySection, sections
+from trackrecord.upstream.yaml_text import YamlProblem, load_yaml
 from trackrecord.workspace import Workspace
 
+T = TypeVar("T")
 CLONE = "clone"
 _PREFIXES = (
     ".github/",
@@ -35,7 +39,8 @@ _FILES = {
     *(".pre-commit-config.yaml", ".mergify.yml", ".mergify/config.yml"),
     *("PULL_REQUEST_TEMPLATE.md", "docs/PULL_REQUEST_TEMPLATE.md"),
 }
-_MAX_CHARS = 2_000_000
+_MAX_BYTES = 2_000_000
+_TOO_LARGE = bytes(_MAX_BYTES + 1)
 
 
 @dataclass(frozen=True)
@@ -55,6 +60,8 @@ class Rulebook:
 
     layers: tuple[Layer, ...]
     paths: frozenset[str]
+    unreadable: dict[str, str] = field(default_factory=dict)
+    """Why, by path; filled as files are asked for."""
     _sources: dict[Cite, Source | None] = field(default_factory=dict, repr=False)
 
     @classmethod
@@ -64,9 +71,9 @@ class Rulebook:
         wanted = {path: blob for path, blob in files.items() if _states_rules(path)}
         content = repository.read(wanted.values())
         texts = {
-            path: content[blob][:_MAX_CHARS].decode("utf-8", errors="replace")
+            path: content[blob].decode("utf-8", errors="replace")
             for path, blob in wanted.items()
-            if blob in content
+            if len(content.get(blob, _TOO_LARGE)) <= _MAX_BYTES
         }
         layers = [Layer(CLONE, texts.get)]
         if pinned is not None:
@@ -87,7 +94,24 @@ class Rulebook:
 
     def text(self, path: str) -> str | None:
         """A file's text at the commit that the rules are read from, or None if it has none."""
-        return self.layers[0].read(path)
+        text = self.layers[0].read(path)
+        if text is None and path in self.paths:
+            self.unreadable[path] = f"no text of at most {_MAX_BYTES:,} bytes"
+        return text
+
+    def read_yaml(self, path: str, read: Callable[[str, str], list[T]]) -> list[T]:
+        """What `read` makes of the text of a file and its path; [] where it cannot be read."""
+        text = self.text(path)
+        if text is None:
+            return []
+        try:
+            found = read(text, path)
+            if not found and not isinstance(load_yaml(text), dict):
+                raise YamlProblem("it is no mapping")
+        except YamlProblem as problem:
+            self.unreadable[path] = str(problem)
+            return []
+        return found
 
     def below(self, folder: str, *endings: str) -> list[str]:
         """The files under `folder` whose names end in one of `endings`."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
@@ -28,7 +29,7 @@ from trackrecord.pr.preflight import (
 )
 from trackrecord.pr.preflight.branch import Branch
 from trackrecord.pr.preflight.expect import expected
-from trackrecord.pr.preflight.findings import Finding, Level, Report, rule_texts
+from trackrecord.pr.preflight.findings import Finding, Level, Report, Rule, Source, rule_texts
 from trackrecord.pr.preflight.rulebook import Rulebook
 from trackrecord.pr.statements import WAIVER, state, statements_for
 from trackrecord.upstream.pin import Pin, Tree, find_pin
@@ -57,6 +58,9 @@ CHECKS: tuple[Callable[[Branch], Iterator[Finding]], ...] = (
     busywork.check_drive_by,
 )
 
+
+UNREADABLE = Rule("unreadable", "what states a rule can be read", Level.WARNING, False, ())
+"""Written nowhere: each finding has the file that it is about as its source."""
 
 MANY_FILES = 50
 """From here on it can take more than two seconds, and says what it is doing."""
@@ -95,13 +99,20 @@ def preflight(request: Request) -> Report:
     branch = read_branch(request, journal)
     if len(branch.changes) > MANY_FILES and sys.stderr.isatty():
         console.say(f"checking {len(branch.changes)} files ...")
-    try:
+    with branch.store or nullcontext():
         findings = [finding for check in CHECKS for finding in check(branch)]
         result = precommit.run_hooks(branch, journal, request.hooks)
         findings += precommit.check_hook_run(branch, result)
         if result.outcome == "not run":
             findings += hooks.check_unread(branch)
         findings += _uncommitted(branch)
+        foreseen = expected(branch)
+        unread = _unreadable(branch.book)
+        findings += unread
+        rules = [*branch.book.rules.values()]
+        if unread:
+            written = tuple(source for finding in unread for source in finding.sources)
+            rules.append(replace(UNREADABLE, sources=written))
         return Report(
             base=branch.base,
             head=branch.head,
@@ -112,14 +123,11 @@ def preflight(request: Request) -> Report:
             removed=sum(change.removed for change in branch.changes),
             title=branch.title or "",
             findings=tuple(_waived(branch, finding) for finding in findings),
-            checked=tuple(branch.book.rules.values()),
+            checked=tuple(rules),
             unwritten=tuple(branch.book.unwritten),
-            expected=expected(branch),
+            expected=foreseen,
             seconds=round(time.perf_counter() - started, 3),
         )
-    finally:
-        if branch.store is not None:
-            branch.store.close()
 
 
 def read_branch(request: Request, journal: Journal) -> Branch:
@@ -199,6 +207,17 @@ def _uncommitted(branch: Branch) -> Iterator[Finding]:
         yield rule.finding(
             f"not committed, and so not checked: {shown}{more}", fix="commit it, or put it aside"
         )
+
+
+def _unreadable(book: Rulebook) -> list[Finding]:
+    """Names what went unchecked because the file that states it cannot be read."""
+    found = []
+    for path, why in sorted(book.unreadable.items()):
+        quote = (book.layers[0].read(path) or "").partition("\n")[0]
+        rule = replace(UNREADABLE, sources=(Source(path, 1, "", quote),))
+        message = f"{path}: not checked, because it cannot be read: {why}"
+        found.append(rule.finding(message, path=path, line=1))
+    return found
 
 
 def _waived(branch: Branch, finding: Finding) -> Finding:

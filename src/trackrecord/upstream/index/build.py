@@ -69,10 +69,10 @@ def build_index(
     """
     began = perf_counter()
     try:
-        stamps = scan_tree(root)
+        scan = scan_tree(root)
     except OSError as error:
         raise UpstreamError(f"cannot read the tree at {str(root)!r}: {error.strerror}") from None
-    job = _Job(root, stamps, pin_id, processes, progress)
+    job = _Job(root, *scan, pin_id, processes, progress)
     try:
         report = (None if force else _update_if_sound(path, job)) or _build(path, job)
     except sqlite3.Error as error:
@@ -89,20 +89,23 @@ def count_changes(root: Path, path: Path, pin_id: str) -> int:
         UpstreamError: there is no whole index of `pin_id`, or no tree.
     """
     try:
-        stamps = scan_tree(root)
+        stamps, misnamed = scan_tree(root)
     except OSError as error:
         raise UpstreamError(f"cannot read the tree at {str(root)!r}: {error.strerror}") from None
     with closing(schema.open_complete(path)) as connection:
         known = _known_files(connection, pin_id)
+        left_out = _known_misnamed(connection)
     if known is None:
         raise UpstreamError(f"the index at {path} is not of {pin_id}")
-    return sum(known.get(p, (0,))[1:] != s for p, s in stamps.items()) + len(known.keys() - stamps)
+    changed = sum(known.get(p, (0,))[1:] != s for p, s in stamps.items())
+    return changed + len(known.keys() - stamps) + len(left_out.symmetric_difference(misnamed))
 
 
 @dataclass(frozen=True)
 class _Job:
     root: Path
     stamps: dict[str, FileStamp]
+    misnamed: tuple[str, ...]
     pin_id: str
     processes: int | None
     progress: Progress | None
@@ -159,7 +162,8 @@ def _update(path: Path, job: _Job) -> _Report | None:
             return None
         changed = {p: s for p, s in job.stamps.items() if known.get(p, (0,))[1:] != s}
         gone = [p for p in known if p not in job.stamps]
-        if not changed and not gone:
+        renamed = _known_misnamed(connection).symmetric_difference(job.misnamed)
+        if not changed and not gone and not renamed:
             return (False, 0, 0, *_counts(connection))
         connection.execute("BEGIN IMMEDIATE")
         try:
@@ -167,7 +171,7 @@ def _update(path: Path, job: _Job) -> _Report | None:
             writer.forget(known[p][0] for p in [*gone, *changed] if p in known)
             writer.write_files(changed)
             writer.write_edges()
-            if any(map(concerns_documents, [*changed, *gone])):
+            if renamed or any(map(concerns_documents, [*changed, *gone])):
                 writer.write_documents()
             connection.execute("COMMIT")
         except BaseException:
@@ -188,6 +192,12 @@ def _known_files(
     except sqlite3.DatabaseError:
         return None
     return {row[0]: row[1:] for row in rows}
+
+
+def _known_misnamed(connection: sqlite3.Connection) -> set[str]:
+    """The files that were left out for their names."""
+    rows = schema.fetch(connection, "SELECT value FROM meta WHERE key = 'misnamed'")
+    return set(json.loads(rows[0][0])) if rows else set()
 
 
 class _Writer:
@@ -319,9 +329,14 @@ class _Writer:
     def write_documents(self) -> None:
         self.connection.execute("DELETE FROM document")
         documents = read_documents(self.job.root, self.job.stamps)
+        documents["problems"] += [
+            {"path": path, "problem": "its name is not UTF-8"} for path in self.job.misnamed
+        ]
         self._insert("document", [(name, json.dumps(value)) for name, value in documents.items()])
         self.connection.execute("DELETE FROM meta")
-        self._insert("meta", [("pin", self.job.pin_id), ("root", str(self.job.root))])
+        misnamed = json.dumps(self.job.misnamed)
+        facts = [("pin", self.job.pin_id), ("root", str(self.job.root)), ("misnamed", misnamed)]
+        self._insert("meta", facts)
 
     def counts(self) -> tuple[int, int, int, int]:
         return _counts(self.connection)

@@ -91,7 +91,8 @@ def read_source(
     if len(source) > MAX_SOURCE_BYTES:
         return SourceFacts(problem=f"too large: {len(source):,} bytes")
     try:
-        text = source.decode("utf-8-sig")
+        # The ends of lines that Python counts by are made the one that `_Reader` splits at.
+        text = source.decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
         tree = ast.parse(text)
     except UnicodeDecodeError as error:
         return SourceFacts(problem=f"not UTF-8 at byte {error.start}")

@@ -1,7 +1,8 @@
 """The files of a tree, as the index sees them: which there are, and whether they changed.
 
 Invariant: links are never followed, so nothing outside the root is read; a file is taken to be
-unchanged exactly if its size and its time of change are.
+unchanged exactly if its size and its time of change are. Every path is text that can be stored and
+printed: what has another name is left out and named.
 """
 
 from __future__ import annotations
@@ -24,21 +25,36 @@ class FileStamp(NamedTuple):
     mtime_ns: int
 
 
-def scan_tree(root: Path) -> dict[str, FileStamp]:
-    """Every regular file below `root`, by its path with forward slashes."""
-    found = dict(_scan(str(root), ""))
+class Scan(NamedTuple):
+    """What there is: `stamps` by path with forward slashes, and, with the bytes that are no UTF-8
+    escaped, the paths in `misnamed` that were left out."""
+
+    stamps: dict[str, FileStamp]
+    misnamed: tuple[str, ...]
+
+
+def scan_tree(root: Path) -> Scan:
+    """Every regular file below `root`."""
+    misnamed: list[str] = []
+    found = dict(_scan(str(root), "", misnamed))
     found.pop(MANIFEST, None)
-    return found
+    return Scan(found, tuple(sorted(misnamed)))
 
 
-def _scan(folder: str, prefix: str) -> Iterator[tuple[str, FileStamp]]:
+def _scan(folder: str, prefix: str, misnamed: list[str]) -> Iterator[tuple[str, FileStamp]]:
     with os.scandir(folder) as entries:
         for entry in entries:
-            if entry.is_file(follow_symlinks=False):
+            is_file = entry.is_file(follow_symlinks=False)
+            if not is_file and not entry.is_dir(follow_symlinks=False):
+                continue
+            name = os.fsencode(entry.name).decode("utf-8", errors="backslashreplace")
+            if name != entry.name:
+                misnamed.append(prefix + name)
+            elif is_file:
                 stat = entry.stat(follow_symlinks=False)
-                yield prefix + entry.name, FileStamp(stat.st_size, stat.st_mtime_ns)
-            elif entry.is_dir(follow_symlinks=False) and entry.name not in SKIPPED_FOLDERS:
-                yield from _scan(entry.path, f"{prefix}{entry.name}/")
+                yield prefix + name, FileStamp(stat.st_size, stat.st_mtime_ns)
+            elif name not in SKIPPED_FOLDERS:
+                yield from _scan(entry.path, f"{prefix}{name}/", misnamed)
 
 
 def module_of(path: str) -> tuple[str, bool]:

@@ -16,7 +16,7 @@ from typing import Any
 from trackrecord.errors import UpstreamError
 
 APPLICATION_ID = 0x74726B72
-VERSION = 2
+VERSION = 3
 
 TABLES = """
 CREATE TABLE meta (key TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -100,6 +100,8 @@ def fetch(connection: sqlite3.Connection, query: str, *values: object) -> list[A
     """
     try:
         return connection.execute(query, values).fetchall()
+    except UnicodeEncodeError:  # half of a character: no text of a tree holds one
+        return []
     except sqlite3.DatabaseError as error:
         raise UpstreamError(
             f"the index is damaged ({error}): run `trackrecord upstream index --force`"
