@@ -5,13 +5,16 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 
-.PHONY: portfolio test test-upstream lint format constraints clean help
+.PHONY: portfolio test test-slow test-upstream lint format constraints clean help
 
 portfolio: $(VENV)/.installed  ## measure the engine on this machine and write portfolio/
 	$(BIN)/trackrecord portfolio build
 
 test: $(VENV)/.installed-dev lint  ## everything that must hold before a change is merged
 	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/.installed-dev  ## the tests that take ten seconds or more each
+	$(BIN)/python -m pytest -m slow
 
 test-upstream: $(VENV)/.installed-dev  ## what must hold on the pinned vLLM tree, which it brings (36 MB)
 	$(BIN)/trackrecord upstream pin

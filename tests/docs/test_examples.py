@@ -82,6 +82,7 @@ def test_serve_answers_and_ends_when_told() -> None:
         server.kill()
 
 
+@pytest.mark.slow
 def test_bench_and_the_portfolio_from_its_document(tmp_path: Path) -> None:
     document = tmp_path / "benchmark.json"
     table = output_of([*example("mini-vllm bench"), "--out", str(document)])

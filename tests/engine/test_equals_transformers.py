@@ -121,6 +121,7 @@ def test_preempted_and_resumed(family: Path) -> None:
     assert llm.engine.core.scheduler.num_preemptions > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"max_num_batched_tokens": 24, "block_size": 8}], ids=str)
 def test_the_embedded_model(options: dict, embedded_as_folder: Path) -> None:
     """From its GGUF here, from the dequantized weights in transformers."""

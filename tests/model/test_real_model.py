@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
@@ -51,6 +52,7 @@ print(peak() - before, sum(t.nbytes for t in tensors.values()))
 """
 
 
+@pytest.mark.slow
 def test_loading_holds_one_copy_of_the_weights() -> None:
     """Beside the parameters there are the mapped file, the tokenizer, and some chunks."""
     run = subprocess.run(
