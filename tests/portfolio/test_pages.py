@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from html.parser import HTMLParser
 
 import pytest
 
 from bench.sample_report import sample_load, sample_report
 from mini_vllm.bench.figures import Figure
 from mini_vllm.bench.load import Slo
+from outline import Outline
 from trackrecord.portfolio.benchmark import benchmark_page
 from trackrecord.portfolio.findings import findings, limits
 from trackrecord.portfolio.index import index_files
@@ -22,25 +22,6 @@ HOSTILE = (
     "<script>alert(1)</script> | `x` [a](javascript:b) ![i](http://c) **d** \n\n# e \x1b[31m $f$ "
     '"g" {{ 7*7 }}'
 )
-
-
-class Outline(HTMLParser):
-    """Tags, their attributes, and the text of a page."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += data
-
-    def named(self, tag):
-        return [attributes for name, attributes in self.tags if name == tag]
 
 
 @pytest.fixture(scope="module")

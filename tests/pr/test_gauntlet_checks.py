@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 from gauntlet_threads import REPO, issue, pull, put, says, store_of
-from upstream_shaped import run_command
+from upstream_shaped import Run, runner
 
 from trackrecord.issues.harvest import harvest
 from trackrecord.issues.store import Store
@@ -484,7 +484,6 @@ THREADS = [
     issue(3, f"{IN_POOL}\n\nvllm 1.0\n{SCRIPT}"),
     pull(7),
 ]
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module", name="place")
@@ -503,14 +502,7 @@ def _place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(name="run")
 def _run(place: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: object) -> tuple[int, str, str]:
-        try:
-            code = run_command("gauntlet", *map(str, words), "--workspace", place)
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
+    return runner("gauntlet", place, capsys)
 
 
 def test_a_survivor_exits_0_and_says_what_comes_next(run: Run) -> None:

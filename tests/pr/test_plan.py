@@ -14,7 +14,7 @@ import pytest
 from gauntlet_threads import REPO, issue, pull, put, says
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from upstream_shaped import run_command
+from upstream_shaped import Run, runner
 
 from trackrecord.issues.harvest import harvest
 from trackrecord.issues.store import Store
@@ -71,7 +71,6 @@ for _number, _text in enumerate(HOSTILE.values(), start=FIRST_HOSTILE):
     _body = f"{IN_POOL} {_text}\n\nValueError: {_text}"
     THREADS.append(issue(_number, _body, title=f"[Bug]: {_text}"))
     THREADS.append(says("ada", "02-20", f"I'll take this, {_text}", number=_number))
-Run = Callable[..., tuple[int, str, str]]
 
 
 @pytest.fixture(scope="module", name="place")
@@ -97,14 +96,7 @@ def _index(place: Path) -> Iterator[Index]:
 
 @pytest.fixture(name="run")
 def _run(place: Path, capsys: pytest.CaptureFixture[str]) -> Run:
-    def run(*words: object) -> tuple[int, str, str]:
-        try:
-            code = run_command("plan", *map(str, words), "--workspace", place)
-        except SystemExit as stopped:
-            code = int(stopped.code or 0)
-        return code, *capsys.readouterr()
-
-    return run
+    return runner("plan", place, capsys)
 
 
 @pytest.fixture(name="planned")

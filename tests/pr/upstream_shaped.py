@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
+import pytest
+
 from mini_vllm import console
 
+Run = Callable[..., tuple[int, str, str]]
 AUTHOR = ("Ada Example", "ada@example.org")
 HEADER = (
     "# SPDX-License-Identifier: Apache-2.0\n"
@@ -477,6 +480,19 @@ def run_command(command: str, *words: str | Path) -> int:
         return int(module.run(parser.parse_args(argv)))
 
     return console.run("trackrecord", main, [str(word) for word in words])
+
+
+def runner(command: str, place: Path, capsys: pytest.CaptureFixture[str]) -> Run:
+    """What runs a command in the workspace at `place`; gives exit code, output and errors."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        try:
+            code = run_command(command, *map(str, words), "--workspace", place)
+        except SystemExit as stopped:
+            code = int(stopped.code or 0)
+        return code, *capsys.readouterr()
+
+    return run
 
 
 class Checked:

@@ -30,6 +30,7 @@ from transformers import (
     SmolLM3Config,
 )
 
+from families import SIZES as TINY
 from mini_vllm.errors import InvalidInputError
 from mini_vllm.sim import sizing
 from mini_vllm.sim.deployment import Deployment
@@ -110,18 +111,6 @@ def test_a_tied_head_is_counted_once_and_met() -> None:
     assert sizing.active_parameters(model).value == total(model)
 
 
-TINY = {
-    "vocab_size": 256,
-    "hidden_size": 48,
-    "intermediate_size": 80,
-    "num_hidden_layers": 3,
-    "num_attention_heads": 6,
-    "num_key_value_heads": 2,
-    "max_position_embeddings": 256,
-    "bos_token_id": 1,
-    "eos_token_id": 2,
-    "pad_token_id": 0,
-}
 EXPERTS = {"moe_intermediate_size": 24, "num_experts_per_tok": 2}
 MLA = {
     **(TINY | {"num_key_value_heads": 6}),

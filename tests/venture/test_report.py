@@ -6,10 +6,10 @@ import dataclasses
 import json
 import re
 from datetime import date
-from html.parser import HTMLParser
 
 import pytest
 
+from outline import Outline
 from trackrecord.errors import TrackRecordError
 from trackrecord.venture.page import venture_page
 from trackrecord.venture.report import build_report, read_report
@@ -18,20 +18,6 @@ from venture.small import SCENARIO, shipped_document
 
 TODAY = date(2026, 11, 27)
 HOSTILE = '<script>alert(1)</script> [a](javascript:b) | # {{ 7*7 }} \x1b[31m "q" <img src=x>'
-
-
-class Outline(HTMLParser):
-    def __init__(self, text: str) -> None:
-        super().__init__()
-        self.tags: list[tuple[str, dict[str, str | None]]] = []
-        self.text = ""
-        self.feed(text)
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-
-    def handle_data(self, data):
-        self.text += data
 
 
 @pytest.fixture(scope="module")

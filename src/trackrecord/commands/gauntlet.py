@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sqlite3
 from collections.abc import Iterator
 from contextlib import ExitStack
 from datetime import datetime
@@ -40,12 +39,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     if bool(args.names) == bool(args.judged):
         raise TrackRecordError("give issue numbers, or --judged FILE.json (see 'gauntlet --help')")
-    try:
-        return _judged(args) if args.judged else _gauntlet(args)
-    except sqlite3.Error as error:
-        raise TrackRecordError(
-            f"a database cannot be used ({error}): sync and index again"
-        ) from None
+    return _judged(args) if args.judged else _gauntlet(args)
 
 
 def add_case_flags(parser: argparse.ArgumentParser) -> None:

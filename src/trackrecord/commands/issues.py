@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
-import sqlite3
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -66,12 +65,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    try:
-        return _ACTIONS[args.action](args)
-    except sqlite3.Error as error:
-        raise IssuesError(
-            f"the issue store cannot be used ({error}): if it is damaged, move it away and sync"
-        ) from None
+    return _ACTIONS[args.action](args)
 
 
 def _configure_sync(sync: argparse.ArgumentParser) -> None:

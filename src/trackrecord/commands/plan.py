@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sqlite3
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -42,11 +41,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    try:
-        return _lint(args) if args.what == "lint" else _plan(args)
-    except sqlite3.Error as error:
-        words = f"a database cannot be used ({error}): sync and index again"
-        raise TrackRecordError(words) from None
+    return _lint(args) if args.what == "lint" else _plan(args)
 
 
 def _plan(args: argparse.Namespace) -> int:
