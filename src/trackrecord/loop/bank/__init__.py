@@ -1,0 +1,1 @@
+"""The question bank: data files, what reads them, and what checks that they keep their promises."""
