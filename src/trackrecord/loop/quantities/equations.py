@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from math import isfinite
 
+from trackrecord.loop.quantities.figures import left_open
 from trackrecord.loop.quantities.measure import Measure, UnitError, differ_by_prefix
 from trackrecord.loop.quantities.stated import Stated, read_plain
 from trackrecord.loop.quantities.unit_words import match_unit
@@ -64,12 +65,6 @@ _SIGNS = {
 _RANK = {"(": 0, ")": 0, "+": 1, "-": 1, "*": 2, "/": 2}
 _LONGEST_GAP = 120
 _NEAR = re.compile(rf"[~≈≅≃][^\w]*$|\b(?:{_NEAR_WORDS})\W*$")
-_RESULT = re.compile(r"(?P<digits>\d[\d,]*(?:\.\d+)?)")
-_ROUNDED = 0.01
-"""Share that a result may be off because its operands are written with few digits."""
-_NEARLY_OFF = 0.05
-"""The same for one that says so, or has no more than a digit."""
-
 _Term = str | int | Measure
 """An operator or bracket, a number by its place in the list, or a unit behind a bracket."""
 
@@ -110,7 +105,8 @@ def read_equations(text: str) -> list[Equation]:
     for first, last in _runs(links):
         sides = _sides(plain, numbers, links, first, last)
         for left, stated in _pairs(sides, numbers):
-            tolerance = _left_open(plain[: stated.start], stated.text)
+            is_near = _NEAR.search(plain[max(0, stated.start - 20) : stated.start]) is not None
+            tolerance = left_open(stated.text, is_near)
             outcome = _outcome(left.terms, numbers, stated, tolerance)
             if outcome is None:
                 continue
@@ -119,17 +115,6 @@ def read_equations(text: str) -> list[Equation]:
                 Equation(text[start:end], start, end, outcome[0], stated.measure, outcome[1])
             )
     return found
-
-
-def _left_open(before: str, result: str) -> float:
-    """The share of a result by which it may be off."""
-    digits = _RESULT.search(result)
-    if _NEAR.search(before[-20:]) or digits is None:
-        return _NEARLY_OFF
-    significant = digits["digits"].replace(",", "").replace(".", "").lstrip("0")
-    whole = significant if "." in digits["digits"] else significant.rstrip("0")
-    half_of_the_last = 0.5 * 10.0 ** (len(significant) - len(whole)) / max(int(significant or 1), 1)
-    return min(max(half_of_the_last, _ROUNDED), _NEARLY_OFF)
 
 
 def _link(plain: str, left: Stated, right: Stated) -> _Link | None:

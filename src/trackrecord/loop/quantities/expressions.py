@@ -23,6 +23,7 @@ from dataclasses import dataclass
 from mini_vllm.console import printable
 from mini_vllm.errors import InvalidInputError
 from trackrecord.errors import TrackRecordError
+from trackrecord.loop.quantities.figures import left_open
 from trackrecord.loop.quantities.measure import Measure, UnitError, base_unit, dimensions
 from trackrecord.loop.quantities.sizing_names import Argument, call_sizing, describe_sizing
 from trackrecord.loop.quantities.unit_words import match_unit
@@ -348,10 +349,10 @@ _STATED = re.compile(r"(?<=\d)[, \u2009\u202f](?=\d{3}(?!\d))")
 _QUIET = re.compile(r"^[\s~≈]*(?:about|ca\.)?\s*")
 
 
-def check_line(
-    text: str, names: Mapping[str, Measure] | None = None, tolerance: float = 0.02
-) -> CheckedLine:
+def check_line(text: str, names: Mapping[str, Measure] | None = None) -> CheckedLine:
     """`EXPRESSION -> UNIT`, `EXPRESSION = RESULT`, or an expression alone.
+
+    A result may be off by what its digits and those of its operands leave open.
 
     Raises:
         ExpressionError: either side cannot be evaluated, or it is not measured in the unit.
@@ -360,7 +361,9 @@ def check_line(
     computed = evaluate(left, names)
     if not sign:
         return CheckedLine(text, computed, None, True, shown(computed))
-    right = _QUIET.sub("", right.strip())
+    plain = _QUIET.sub("", right.strip())
+    is_near = plain != right.strip() or text[len(left) :].lstrip()[:1] in "~≈"
+    right = plain
     if sign == "->":
         try:
             result = in_unit(computed, right)
@@ -368,7 +371,7 @@ def check_line(
         except UnitError as error:
             raise ExpressionError(f"{error}, in: {printable(text)[:200]}") from None
     stated = evaluate(_STATED.sub("", right), names)
-    holds, note = _agrees(computed, stated, tolerance)
+    holds, note = _agrees(computed, stated, left_open(right, is_near))
     unit = _unit_of(right)
     try:
         words = show(computed, unit) if unit else shown(computed)

@@ -292,3 +292,25 @@ def _past_article(words: list[tuple[str, int]], index: int, end: int) -> int:
     if index + 1 < len(words) and words[index][0] == "of" and words[index + 1][0] in ("a", "an"):
         return words[index + 1][1]
     return end
+
+
+_RESULT = re.compile(r"\d[\d,]*(?:\.\d+)?")
+_ROUNDED = 0.005
+"""Share that a result may be off because its operands are written with few digits."""
+_NEARLY_OFF = 0.05
+"""The same for one that says so, or has no more than a digit."""
+
+
+def left_open(result: str, is_near: bool) -> float:
+    """The share by which a calculated result, as it is written, may be off.
+
+    Args:
+        is_near: whether it says itself that it is no more than near (`about`, `≈`).
+    """
+    found = _RESULT.search(result)
+    if is_near or found is None:
+        return _NEARLY_OFF
+    significant = found.group().replace(",", "").replace(".", "").lstrip("0")
+    whole = significant if "." in found.group() else significant.rstrip("0")
+    half_of_the_last = 0.5 * 10.0 ** (len(significant) - len(whole)) / max(int(significant or 1), 1)
+    return min(max(half_of_the_last, _ROUNDED), _NEARLY_OFF)
