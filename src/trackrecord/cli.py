@@ -22,6 +22,7 @@ COMMANDS = {
     "rfc": "start or check a request for comments in upstream's form",
     "review": "prepare the review of a pull request",
     "trust": "show where someone stands in the project, and what would move them up",
+    "loop": "sit a mock staff interview, graded in three layers with evidence",
     "venture": "work out what serving a model costs, earns and depends on",
     "portfolio": "put the track record together as a folder to publish",
 }

@@ -69,9 +69,22 @@ def open_cases(args: argparse.Namespace, names: list[str], stack: ExitStack) -> 
     store = stack.enter_context(_store(args, workspace))
     index = stack.enter_context(Index.open(workspace))
     now = args.now or newest(store)
+    passed = _passed_in_the_loop(workspace)
     for name in names:
         make = note_case if name.startswith("T") else issue_case
-        yield make(store, int(name.lstrip("T#")), index, settings, now)
+        yield make(store, int(name.lstrip("T#")), index, settings, now, passed)
+
+
+def _passed_in_the_loop(workspace: Workspace) -> tuple[str, ...]:
+    """The areas of the reading map that the person has passed, by `trackrecord loop`."""
+    from trackrecord.loop.session.record import runs
+
+    if not runs(workspace):
+        return ()
+    from trackrecord.loop.marking import grade_runs
+    from trackrecord.loop.outcome.passed import passed_areas
+
+    return passed_areas(grade_runs(workspace, simulate=False))
 
 
 def save_report(workspace: Workspace, report: Report) -> None:

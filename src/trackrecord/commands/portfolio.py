@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -75,7 +76,12 @@ def run(args: argparse.Namespace) -> int:
         from trackrecord.portfolio.index import index_files
 
         pages, problems = [benchmark_page(report)], []
-        for name, made in (("contributions", contributions_page), ("venture", _venture_page)):
+        made_of = {
+            "contributions": contributions_page,
+            "loop": _loop_page,
+            "venture": _venture_page,
+        }
+        for name, made in made_of.items():
             try:
                 page = made(workspace)
                 pages += [page] if page else []
@@ -95,6 +101,21 @@ def run(args: argparse.Namespace) -> int:
     for problem in problems:
         console.say(console.printable(f"trackrecord: {problem}"))
     return console.EXIT_NEGATIVE if problems else console.EXIT_OK
+
+
+def _loop_page(workspace: Workspace) -> Page | None:
+    """The page of what was chosen with `trackrecord loop publish`."""
+    from trackrecord.loop.outcome.published import read_published
+
+    published = read_published(workspace)
+    if not published.runs:
+        return None
+    from trackrecord.loop.marking import grade_runs
+    from trackrecord.loop.outcome.report import build_report
+    from trackrecord.portfolio.loop_page import loop_page
+
+    runs = grade_runs(workspace, say=console.say)
+    return loop_page(build_report(runs, datetime.now(tz=UTC).date()), published)
 
 
 def _venture_page(workspace: Workspace) -> Page | None:

@@ -13,7 +13,7 @@ from trackrecord.loop.outcome.revision import Revision
 
 WIDTH = 100
 MOST_LINES = 60
-_MOST_REVISED = 4
+_MOST_REVISED = 3
 _MOST_PROBLEMS = 2
 _AREA = 42
 _COMPETENCY = 14
@@ -110,8 +110,9 @@ def _revision(report: LoopReport) -> list[str]:
 def _revision_lines(entry: Revision) -> Iterable[str]:
     what = f"{entry.title}: {LAYER_TITLES[entry.layer]} {entry.score}"
     yield f"  {entry.due}  {_clipped(what, WIDTH - 14)}"
-    read = f"read {entry.read[0].where}; " if entry.read else ""
-    yield _clipped(f"              {read}redo: {entry.redo}", WIDTH)
+    if entry.read:
+        yield _clipped(f"              read {entry.read[0].where}", WIDTH)
+    yield f"              {entry.redo}"
 
 
 def _score(score: float | None) -> str:
