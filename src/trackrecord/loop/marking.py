@@ -29,7 +29,7 @@ from trackrecord.workspace import Workspace
 
 @dataclass(frozen=True)
 class _About:
-    """What an answer to an item is evidence of. Once it is answered, the title may tell the topic."""
+    """What an answer to an item is evidence of; once it is given, the title may tell the topic."""
 
     title: str
     level: str

@@ -178,6 +178,7 @@ def _no_answers(question: Question) -> Iterator[Problem]:
         "terms in a row": " ".join(terms),
         "terms joined by and": " and ".join(terms),
         "terms on lines": "\n".join(f"- {term}" for term in terms),
+        "terms as sentences": " ".join(f"{term.capitalize()}." for term in terms),
     }
     for what, text in texts.items():
         mark = grade_question(question, Answer(question.name, text))

@@ -11,6 +11,7 @@ with `!` holds where the text denies it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -24,6 +25,8 @@ from trackrecord.loop.marks import Finding
 _GAP = 3
 _NOTS = ("not", "never")
 _LONGEST_QUOTE = 240
+_MOST_TERSE = 0.4
+"""Share of terse sentences in a text, from which on they are taken for a list."""
 _COPIED = 0.7
 """Share of a sentence's word pairs that stand in the question, from which on it is a copy."""
 
@@ -86,7 +89,10 @@ def read_text(text: str, copied_from: str = "") -> Text:
     """Reads `text`; sentences that stand in `copied_from` are not the candidate's own."""
     sentences = tuple(read_sentences(text))
     pairs = _pairs_of(copied_from)
-    own = tuple(s.is_prose and not _is_copied(s, pairs) for s in sentences)
+    listing = sum(s.is_terse for s in sentences) > _MOST_TERSE * len(sentences)
+    own = tuple(
+        s.is_prose and not (listing and s.is_terse) and not _is_copied(s, pairs) for s in sentences
+    )
     stems = tuple(frozenset(word.stem for word in s.words) for s in sentences)
     return Text(sentences, own, stems)
 
@@ -211,6 +217,8 @@ def parse_pattern(pattern: str) -> tuple[Phrase, ...]:
     for alternative in pattern.split("|"):
         bare = alternative.strip()
         denied = bare.startswith("!")
+        if "!" in bare[1:] or "*" in re.sub(r"\*(?=\s|$)", "", bare):
+            raise PatternError(f"{alternative.strip()!r}: ! stands before all words, * behind one")
         words = []
         for piece in bare.removeprefix("!").split():
             is_beginning = piece.endswith("*")

@@ -25,7 +25,7 @@ _STEMMER = snowballstemmer.stemmer("english")
 _WORD = re.compile(r"[^\W_]+(?:['’][^\W_]+)?")
 _END = re.compile(r"[.!?]+[)\"'”’]*(?=\s)|\n\s*\n|\n(?=\s*(?:[-*•+]|\d{1,2}[.)])\s)|\n(?=#)")
 _BREAK = re.compile(r"[,;:()\[\]{}]|\s[-–—]+\s|—|\n\s*[-*•]")
-_PIECES = re.compile(r"(?:,(?!\d)|[;|•\n])+")
+_PIECES = re.compile(r"(?:,(?!\d)|[;|•]|\n(?=[^\n]{1,24}(?:\n|$)))+")
 _DENIAL = re.compile(
     r"\b(?:it(?:'s| is)|this is|that is)\s+(?:simply\s+|just\s+)?"
     r"(?:not (?:true|the case|correct|right)|false|wrong|untrue|incorrect"
@@ -37,7 +37,10 @@ _DENIAL = re.compile(
 _RELATING, _RELATING_IF_LONG, _LONG = 0.08, 0.18, 20
 """Least share of function words in prose: in short sentences, in others, and which are short."""
 _JOINED = 0.2
-"""Most share of "and" in prose."""
+"""Most share of "and" and "or" in prose."""
+_FEWEST, _FEWEST_WITHOUT_END, _TERSE = 3, 5, 8
+"""Fewest words of a sentence, and of one without a full stop; most words of one that may do without
+function words ("Evaluate rare languages separately.")."""
 _SHORT_PIECE = 3
 """Words between commas; a sentence most of whose words stand in such pieces is a list."""
 _UNBROKEN = 32
@@ -52,6 +55,8 @@ _OPENERS_AFTER_AND = frozenset(_LISTS["clause_openers_after_and"])
 _PREDICATE = frozenset(_LISTS["predicate_negations"])
 _FORWARD = frozenset(_LISTS["forward_negations"])
 _PAIRS = frozenset(tuple(pair.split()) for pair in _LISTS["forward_pairs"])
+_SUBJECTS = frozenset(_LISTS["subjects"])
+_INSERTED = frozenset(_LISTS["insertions"])
 _EMPTY = frozenset(_LISTS["empty_predicates"])
 _FUNCTION = frozenset(_LISTS["function_words"])
 _ABBREVIATION = re.compile(rf"\b(?:{'|'.join(map(re.escape, _LISTS['abbreviations']))})\.$", re.I)
@@ -80,18 +85,31 @@ class Sentence:
     words: tuple[Word, ...]
 
     @property
+    def is_terse(self) -> bool:
+        """Whether it is as short as a heading, or does without function words. A few such sentences
+        are a style; a text of them is a list."""
+        plain = [word.plain for word in self.words if word.plain.isalpha()]
+        return len(plain) <= _FEWEST + 1 or (
+            len(plain) <= _TERSE and not any(word in _FUNCTION for word in plain)
+        )
+
+    @property
     def is_prose(self) -> bool:
         """Whether words are put in relation here, rather than listed."""
-        plain = [word.plain for word in self.words if word.plain.isalpha() and len(word.plain) > 1]
-        if len(self.words) < 5 or not plain:
+        plain = [word.plain for word in self.words if word.plain.isalpha()]
+        ends = self.text.endswith((".", "!", "?", ":"))
+        pieces = [len(_WORD.findall(piece)) for piece in _PIECES.split(self.text)]
+        if len(plain) < (_FEWEST if ends else _FEWEST_WITHOUT_END):
             return False
-        relating = sum(word in _FUNCTION for word in plain) / len(plain)
-        joined = plain.count("and") / len(plain)
+        if self.is_terse:
+            return ends and len(pieces) == 1
+        names = sum("_" in token for token in self.text.split()) * 2
+        relating = sum(word in _FUNCTION for word in plain) / max(len(plain) - names, 1)
+        joined = sum(word in ("and", "or") for word in plain) / len(plain)
         longest = max(Counter(word.segment for word in self.words).values())
         is_long = len(plain) > _LONG
         if relating < (_RELATING_IF_LONG if is_long else _RELATING) or joined > _JOINED:
             return False
-        pieces = [len(_WORD.findall(piece)) for piece in _PIECES.split(self.text)]
         in_short = sum(piece for piece in pieces if piece <= _SHORT_PIECE)
         is_listing = len(pieces) >= 4 and in_short > sum(pieces) / 2
         return longest <= _UNBROKEN and not is_listing
@@ -184,30 +202,58 @@ def _signs(text: str, words: list[tuple[str, int, int]], segments: list[int]) ->
                 counts[at] += 1
             elif end > match.start():
                 quiet.add(at)
-    for at, (word, *_) in enumerate(words):
-        if at in quiet:
-            continue
-        pair = (word, words[at + 1][0] if at + 1 < len(words) else "")
-        if word == "not" and pair[1] in ("only", "just", "merely"):
-            continue
-        if word == "no" and pair[1] in ("longer",):
-            pair = ("not", "")
-            word = "not"
-        if word not in _PREDICATE and word not in _FORWARD and pair not in _PAIRS:
-            continue
-        reach = segments[at]
-        far = len(words) if word in _PREDICATE or pair in _PAIRS else at + 1 + _NEAR
-        last_of_clause = at + 1 < len(words) and segments[at + 1] != reach
-        for later in range(at + 1, min(far, len(words))):
-            if segments[later] != reach and not last_of_clause:
-                break
-            counts[later] += 1
-        if word in _PREDICATE and _denies_subject(words, at):
-            for earlier in range(at - 1, -1, -1):
-                if segments[earlier] != reach:
-                    break
-                counts[earlier] += 1
+    for at in range(len(words)):
+        if at not in quiet:
+            for reached in _reach(text, words, segments, at):
+                counts[reached] += 1
     return [count % 2 == 1 for count in counts]
+
+
+def _reach(text: str, words: list[tuple[str, int, int]], segments: list[int], at: int) -> list[int]:
+    """The words that word `at` denies; none where it is no negation."""
+    word, start, end = words[at]
+    following = words[at + 1][0] if at + 1 < len(words) else ""
+    is_pair = (word, following) in _PAIRS
+    if word == "not" and following in ("only", "just", "merely"):
+        return []
+    if word == "none" and at and text[start:end] == "None":
+        return []  # Python's
+    if word in _PREDICATE or (word, following) == ("no", "longer"):
+        found = _predicate(text, words, segments, at)
+        if _denies_subject(words, at):
+            found += [n for n in range(at) if segments[n] == segments[at]]
+        return found
+    if is_pair or word in _FORWARD:
+        most = len(words) if is_pair else at + 1 + _NEAR
+        found = []
+        for later in range(at + 1, min(most, len(words))):
+            opens = word != "no" and later > at + 1 + is_pair and words[later][0] in _SUBJECTS
+            if segments[later] != segments[at] or opens:
+                break
+            found.append(later)
+        return found
+    return []
+
+
+def _predicate(
+    text: str, words: list[tuple[str, int, int]], segments: list[int], at: int
+) -> list[int]:
+    """What a negated verb reaches: the rest of its clause, up to another verb. A negation that its
+    clause ends with reaches over an insertion: "are not, as some say, shared"."""
+    ends_clause = at + 1 < len(words) and segments[at + 1] != segments[at]
+    breaks = ends_clause and _BREAK.search(text, words[at][2], words[at + 1][1]) is not None
+    reaches_on = ends_clause and (words[at + 1][0] in _INSERTED or not breaks)
+    found = []
+    inside = False
+    for later in range(at + 1, len(words)):
+        word = words[later][0]
+        inside = inside or word == "that"
+        if segments[later] != segments[at] and not reaches_on:
+            break
+        if later > at + 2 and word in AUXILIARIES and not inside and not reaches_on:
+            break
+        found.append(later)
+    return found
 
 
 def _denies_subject(words: list[tuple[str, int, int]], at: int) -> bool:

@@ -12,9 +12,9 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import isfinite
+from math import ceil, floor, isfinite
 
-from trackrecord.loop.quantities.figures import left_open
+from trackrecord.loop.quantities.figures import digits_of, left_open
 from trackrecord.loop.quantities.measure import Measure, UnitError, differ_by_prefix
 from trackrecord.loop.quantities.stated import Stated, read_plain
 from trackrecord.loop.quantities.unit_words import match_unit
@@ -56,6 +56,7 @@ _GAP = re.compile(
     rf"{_NEARLY}(?P<opening>[\s(\[]*)$"
 )
 _OF = re.compile(r"\s+of(?:\s+(?:the|an?|its|that|those))?\s+$")
+_CUT = re.compile(r"[A-Za-z_]\w*\([\s(]*$|[\w)]\s*(?:[*/×·+^]|\bx)\s*$")
 _ASIDE = re.compile(r"\([^()\d=≈]{1,60}\)")
 _OPENING = re.compile(r"[(\s]{1,10}$")
 _SIGNS = {
@@ -71,8 +72,8 @@ _Term = str | int | Measure
 
 @dataclass(frozen=True)
 class _Link:
-    """What stands between two numbers: an operator, or a sign (`=`, or `is` for a verb) before a
-    result, with the brackets around it."""
+    """What stands between two numbers: an operator, or a sign (`=`, or `is` for a verb or an arrow)
+    before a result, with the brackets around it."""
 
     before: tuple[_Term, ...]
     sign: str
@@ -103,6 +104,8 @@ def read_equations(text: str) -> list[Equation]:
     links = [_link(plain, left, right) for left, right in pairwise(numbers)]
     found: list[Equation] = []
     for first, last in _runs(links):
+        if _CUT.search(plain[max(0, numbers[first].start - 40) : numbers[first].start]):
+            continue  # its beginning is no number: a function, a name
         sides = _sides(plain, numbers, links, first, last)
         for left, stated in _pairs(sides, numbers):
             is_near = _NEAR.search(plain[max(0, stated.start - 20) : stated.start]) is not None
@@ -132,7 +135,8 @@ def _link(plain: str, left: Stated, right: Stated) -> _Link | None:
     label = found.group("label").strip()
     if found.group("closing") and label and (unit := match_unit(label)):
         before.append(unit.unit)
-    sign = found.group("op") or ("=" if found.group("equals") else "is")
+    equals = found.group("equals") or ""
+    sign = found.group("op") or ("=" if equals and ">" not in equals and equals != "→" else "is")
     return _Link(tuple(before), _SIGNS.get(sign, sign), ("(",) * found.group("opening").count("("))
 
 
@@ -171,7 +175,7 @@ def _sides(
 
 def _pairs(sides: Sequence[_Side], numbers: Sequence[Stated]) -> Iterator[tuple[_Side, Stated]]:
     """Each calculation with each of its results. A single number is a calculation where it is the
-    same thing in another unit; a later side that is not single is a step on the way."""
+    same thing in another unit; a later side that is not single is the calculation from there on."""
     left = sides[0]
     for side in sides[1:]:
         stated = numbers[side.first]
@@ -182,26 +186,40 @@ def _pairs(sides: Sequence[_Side], numbers: Sequence[Stated]) -> Iterator[tuple[
                 continue
         if side.is_single:
             yield left, stated
+        else:
+            left = side
 
 
 def _outcome(
     side: Sequence[_Term], numbers: Sequence[Stated], stated: Stated, tolerance: float
 ) -> tuple[Measure, bool] | None:
     """The value of a side, and whether it is the stated one; 70B may be bytes or billions."""
+    lacks_units = any(isinstance(term, int) and not numbers[term].has_unit for term in side)
     first = _value(side, numbers, in_billions=False)
     for computed in (first, _value(side, numbers, in_billions=True)):
-        if computed is not None and _agrees(computed, stated, tolerance):
+        if computed is not None and _agrees(computed, stated, tolerance, lacks_units):
             return computed, True
     return None if first is None else (first, False)
 
 
-def _agrees(computed: Measure, stated: Stated, tolerance: float) -> bool:
+def _agrees(computed: Measure, stated: Stated, tolerance: float, lacks_units: bool) -> bool:
+    """Whether a result is the computed one; a count may be rounded up or down. Where a number has
+    no unit, or time is left out or added (`730 h x 8 USD/h = 5,840 USD a month`), the digits
+    decide."""
     for one in (stated.measure, *stated.others):
         if one.physical == computed.physical and stated.is_near(one, computed.value, tolerance):
             return True
-    if computed.physical and stated.measure.physical:
+    mine, theirs = dict(computed.physical), dict(stated.measure.physical)
+    same_but_time = {**mine, "s": 0} == {**theirs, "s": 0} and theirs.get("s", 0) < 0
+    if mine and theirs and not lacks_units and not same_but_time:
         return False
-    return differ_by_prefix(stated.measure.value, computed.value, tolerance)
+    digits = digits_of(stated.text)
+    if digits == stated.measure.value and digits.is_integer() and not mine and not theirs:
+        rounded = floor(computed.value) <= digits <= ceil(computed.value)
+        return rounded or differ_by_prefix(digits, computed.value, tolerance)
+    return differ_by_prefix(stated.measure.value, computed.value, tolerance) or (
+        digits is not None and differ_by_prefix(digits, computed.value, tolerance)
+    )
 
 
 def _value(side: Sequence[_Term], numbers: Sequence[Stated], in_billions: bool) -> Measure | None:

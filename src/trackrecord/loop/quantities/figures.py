@@ -21,7 +21,8 @@ _PLACES = frozenset(
 )
 """Words that a number behind them names one of."""
 _PLACE = re.compile(
-    r"\b([A-Za-z]{2,10})(?: |\. ?)#?\d[\d.]*(?:(?:,| and| to|-|–) ?\d+)*\b"
+    r"\b([A-Za-z]{2,10})(?: |(?<=\b(?i:fig|sec))\. ?|(?<=\b(?i:eq|no))\. ?)#?\d[\d.]*"
+    r"(?:(?:,| and| to|-|–) ?\d+)*\b"
     r"(?!\.?\d* ?(?:%|[kKMGTPE]i?B|ms|us|µs|[x×*/=+]))"
 )
 _MONTHS = "jan|feb|mar|apr|may|june?|july?|aug|sep|sept|oct|nov|dec"
@@ -41,6 +42,7 @@ _NAMES = re.compile(
             r"\b\d+x\d+(?:\.\d+)?[bB]\b",
             r"\b(?i:tp|pp|dp|ep|cp|sp|pcp|dcp)[ ]?[=:]?[ ]?\d+\b",
             r"(?m:^[ \t]*(?:\d+[.)]|\(\d+\)) )",
+            r"\b[A-Za-z_]++\d\w*+",
         )
     )
 )
@@ -58,7 +60,7 @@ _SAME = str.maketrans(
     }
 )
 _TIMES_SIGN = re.compile(r"(?<=[\d\s)])[xX](?=\s{0,4}[\d(.$])")
-_WRAPPED = re.compile(r"(?<!\n)\n(?! {0,4}(?:[\n*•-]|\d+[.)]))")
+_WRAPPED = re.compile(r"(?<!\n)\n(?! {0,4}(?:[\n*•-]|\d{1,2}[.)]\s))")
 
 
 def plain_text(text: str) -> str:
@@ -87,7 +89,7 @@ _NUMBER = re.compile(
     rf"(?P<digits>{_DIGITS})(?:[eE](?P<exp>[+-]?\d{{1,3}})(?![\w.]))?",
     re.ASCII,
 )
-_NAME_BEFORE = re.compile(rf"[^\W_]_?$|{HIDDEN}$|__$")
+_NAME_BEFORE = re.compile(rf"(?:[^\W_]_?|{HIDDEN}|__)\Z")
 _POWER_OF_TEN = re.compile(r" ?[×·*] ?10(?:(?:\^|\*\*) ?(?P<p>-?\d{1,3})|(?P<s>[⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+))")
 _POWER = re.compile(r"(?:\^|\*\*) ?(?P<p>-?\d{1,3})(?![\d.])|(?P<s>[⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+)")
 _RANGE = re.compile(r" ?[-–—] ?(?=[\d.])| (?:to|and|or) (?=[\d.])")
@@ -299,6 +301,12 @@ _ROUNDED = 0.005
 """Share that a result may be off because its operands are written with few digits."""
 _NEARLY_OFF = 0.05
 """The same for one that says so, or has no more than a digit."""
+
+
+def digits_of(result: str) -> float | None:
+    """The number that a result begins with, whatever its unit."""
+    found = _RESULT.search(result)
+    return float(found.group().replace(",", "")) if found else None
 
 
 def left_open(result: str, is_near: bool) -> float:

@@ -16,6 +16,8 @@ Verdict = Literal["right", "wrong value", "wrong unit", "unrelated"]
 
 _EVENTS = frozenset("step kernel launch call collective lookup hop copy preemption".split())
 """What a time may be said to be per, where only a time is expected."""
+_OTHERWISE = 0.02
+"""Most that a number may be off which is not read as it is written: GB for GiB, another unit."""
 _EVERY = re.compile(
     r"(?:each|every|per|a|an|one) ([A-Za-z-]+) (?:[a-z]+ ){0,2}(?:~|≈|about )?$", re.IGNORECASE
 )
@@ -33,11 +35,15 @@ def compare(
     """
     readings = (stated.measure, *stated.others)
     fitting = [one for one in readings if _fits(one, expected)]
-    inside = [one for one in fitting if stated.is_near(one, expected.value, tolerance)]
-    if inside:
-        return "wrong unit" if _of_another(stated, expected, context) else "right"
-    if any(differ_by_prefix(one.value, expected.value, tolerance, _SLIPS) for one in readings):
-        return "wrong unit"
+    for one in fitting:
+        margin = tolerance if one is stated.measure else min(tolerance, _OTHERWISE)
+        if stated.is_near(one, expected.value, margin):
+            return "wrong unit" if _of_another(stated, expected, context) else "right"
+    for one in readings:
+        alike = one.physical == expected.physical
+        margin, slips = (tolerance, _SLIPS) if alike else (min(tolerance, _OTHERWISE), (1.0,))
+        if differ_by_prefix(one.value, expected.value, margin, slips):
+            return "wrong unit"
     return "wrong value" if fitting else "unrelated"
 
 
