@@ -39,6 +39,9 @@ from trackrecord.loop.quantities.reading import (
 _CONTEXT = 120
 """Characters around a number in which its unit's nouns may stand."""
 
+_MOST_MEANT = 3
+"""Numbers that may be meant for a quantity which none of them is, up to which that is a mistake."""
+
 
 @dataclass(frozen=True)
 class _Numbers:
@@ -172,19 +175,25 @@ def _explained(question: Question, numbers: _Numbers) -> set[int]:
 def _finding(
     entry: Expected, right: Stated | None, numbers: _Numbers, explained: set[int]
 ) -> Finding:
+    """What became of a quantity. It is wrong if one to three numbers of the answer can be meant;
+    among more the machine cannot tell. Numbers in words are mostly turns of phrase, and one that
+    was not asked for is not sought among bare numbers."""
+    note = f"computed: {entry.shown}"
     if right is not None:
-        return Finding(entry.says, "found", right.text, right.start, f"computed: {entry.shown}")
-    wrong = None
+        return Finding(entry.says, "found", right.text, right.start, note)
+    meant = []
     for n, stated in enumerate(numbers.stated):
-        if n in explained:
+        in_digits = any(letter.isdigit() for letter in stated.text)
+        if n in explained or not in_digits or not (stated.has_unit or entry.asked):
             continue
         verdict = _compared(stated, entry, numbers)
-        if verdict == "wrong unit":
-            note = f"the unit is wrong; computed: {entry.shown}"
-            return Finding(entry.says, "wrong", stated.text, stated.start, note)
-        if verdict == "wrong value" and wrong is None:
-            wrong = stated
-    if wrong is not None:
-        note = f"computed: {entry.shown}"
-        return Finding(entry.says, "wrong", wrong.text, wrong.start, note)
-    return Finding(entry.says, "missing", note=f"computed: {entry.shown}" if entry.asked else "")
+        if verdict in ("wrong value", "wrong unit"):
+            meant.append((stated, verdict))
+    if 0 < len(meant) <= _MOST_MEANT:
+        stated, verdict = max(meant, key=lambda pair: pair[1] == "wrong value")
+        words = f"the unit is wrong; {note}" if verdict == "wrong unit" else note
+        return Finding(entry.says, "wrong", stated.text, stated.start, words)
+    if meant and entry.asked:
+        named = ", ".join(stated.text for stated, _ in meant[:4])
+        return Finding(entry.says, "unclear", note=f"none of {named} is it; {note}")
+    return Finding(entry.says, "missing", note=note if entry.asked else "")

@@ -63,16 +63,20 @@ _SIGNS = {
     "×": "*", "·": "*", "times": "*", "divided by": "/", "over": "/", "plus": "+", "minus": "-",
     "–": "-", "—": "-",
 }  # fmt: skip
+_RESULTS = {"=", "is", "->"}
 _RANK = {"(": 0, ")": 0, "+": 1, "-": 1, "*": 2, "/": 2}
 _LONGEST_GAP = 120
 _NEAR = re.compile(rf"[~≈≅≃][^\w]*$|\b(?:{_NEAR_WORDS})\W*$")
+_WHOLE_OFF = 0.05
+"""Share by which a count may be off that was rounded to a whole one."""
+
 _Term = str | int | Measure
 """An operator or bracket, a number by its place in the list, or a unit behind a bracket."""
 
 
 @dataclass(frozen=True)
 class _Link:
-    """What stands between two numbers: an operator, or a sign (`=`, or `is` for a verb or an arrow)
+    """What stands between two numbers: an operator, or a sign (`=`, `->`, or `is` for a verb)
     before a result, with the brackets around it."""
 
     before: tuple[_Term, ...]
@@ -87,7 +91,8 @@ class _Side:
     terms: list[_Term]
     first: int
     last: int
-    after_verb: bool = False
+    after: str = ""
+    """The sign before it."""
 
     @property
     def is_single(self) -> bool:
@@ -107,11 +112,11 @@ def read_equations(text: str) -> list[Equation]:
         if _CUT.search(plain[max(0, numbers[first].start - 40) : numbers[first].start]):
             continue  # its beginning is no number: a function, a name
         sides = _sides(plain, numbers, links, first, last)
-        for left, stated in _pairs(sides, numbers):
+        for left, stated, is_arrow in _pairs(sides, numbers):
             is_near = _NEAR.search(plain[max(0, stated.start - 20) : stated.start]) is not None
             tolerance = left_open(stated.text, is_near)
             outcome = _outcome(left.terms, numbers, stated, tolerance)
-            if outcome is None:
+            if outcome is None or (is_arrow and not outcome[1]):
                 continue
             start, end = numbers[left.first].start, stated.end
             found.append(
@@ -136,7 +141,8 @@ def _link(plain: str, left: Stated, right: Stated) -> _Link | None:
     if found.group("closing") and label and (unit := match_unit(label)):
         before.append(unit.unit)
     equals = found.group("equals") or ""
-    sign = found.group("op") or ("=" if equals and ">" not in equals and equals != "→" else "is")
+    is_arrow = ">" in equals or equals == "→"
+    sign = found.group("op") or ("->" if is_arrow else "=" if equals else "is")
     return _Link(tuple(before), _SIGNS.get(sign, sign), ("(",) * found.group("opening").count("("))
 
 
@@ -149,7 +155,7 @@ def _runs(links: Sequence[_Link | None]) -> Iterator[tuple[int, int]]:
             signs = (
                 {one.sign for one in links[first:at] if one} if at - first < MOST_TERMS else set()
             )
-            if signs & {"=", "is"}:
+            if signs & _RESULTS:
                 yield first, at
             first = at + 1
 
@@ -165,27 +171,35 @@ def _sides(
         if link is None:
             continue
         sides[-1].terms += link.before
-        if link.sign in ("=", "is"):
-            sides.append(_Side([*link.after, at + 1], at + 1, at + 1, link.sign == "is"))
+        if link.sign in _RESULTS:
+            sides.append(_Side([*link.after, at + 1], at + 1, at + 1, link.sign))
         else:
             sides[-1].terms += [link.sign, *link.after, at + 1]
             sides[-1].last = at + 1
     return sides
 
 
-def _pairs(sides: Sequence[_Side], numbers: Sequence[Stated]) -> Iterator[tuple[_Side, Stated]]:
+def _pairs(
+    sides: Sequence[_Side], numbers: Sequence[Stated]
+) -> Iterator[tuple[_Side, Stated, bool]]:
     """Each calculation with each of its results. A single number is a calculation where it is the
-    same thing in another unit; a later side that is not single is the calculation from there on."""
+    same thing in another unit; a later side that is not single is the calculation from there on.
+    The last value says whether an arrow stands between them, which may mean anything."""
     left = sides[0]
     for side in sides[1:]:
         stated = numbers[side.first]
         if left.is_single:
             here = numbers[left.first].measure.physical
-            if side.after_verb or not side.is_single or not here or here != stated.measure.physical:
+            if (
+                side.after != "="
+                or not side.is_single
+                or not here
+                or here != stated.measure.physical
+            ):
                 left = side
                 continue
         if side.is_single:
-            yield left, stated
+            yield left, stated, side.after == "->"
         else:
             left = side
 
@@ -215,8 +229,9 @@ def _agrees(computed: Measure, stated: Stated, tolerance: float, lacks_units: bo
         return False
     digits = digits_of(stated.text)
     if digits == stated.measure.value and digits.is_integer() and not mine and not theirs:
-        rounded = floor(computed.value) <= digits <= ceil(computed.value)
-        return rounded or differ_by_prefix(digits, computed.value, tolerance)
+        is_whole = floor(computed.value) <= digits <= ceil(computed.value)
+        near = abs(digits - computed.value) <= _WHOLE_OFF * digits
+        return (is_whole and near) or differ_by_prefix(digits, computed.value, tolerance)
     return differ_by_prefix(stated.measure.value, computed.value, tolerance) or (
         digits is not None and differ_by_prefix(digits, computed.value, tolerance)
     )
