@@ -46,7 +46,7 @@ def make_item(name: str) -> Item:
 
 
 def find_area(text: str) -> LoopArea:
-    """The area with that number, name, or number and name.
+    """The area with that number or name; a part of a name will do where no other has it.
 
     Raises:
         TrackRecordError: there is none; names those there are.
@@ -54,6 +54,9 @@ def find_area(text: str) -> LoopArea:
     for area in loop_areas():
         if text in (str(area.number), f"{area.number:02d}", area.slug, area.folder):
             return area
+    partly = [area for area in loop_areas() if text and text in area.slug]
+    if len(partly) == 1:
+        return partly[0]
     known = ", ".join(area.folder for area in loop_areas())
     raise TrackRecordError(f"no area {text!r}: write a number or a name of {known}")
 
