@@ -2,8 +2,8 @@
 
 Layout: `trackrecord.toml` (settings, written by the person), `pins.toml` (versions pinned beside
 the one that ships), `index/` and `issues/` (databases that can be rebuilt or synced again),
-`plans/`, `gauntlet/` and `venture/` (the last reports), `evidence/` (the journal), `loop/` (a journal
-a run, and what of them is published).
+`plans/`, `gauntlet/` and `venture/` (the last reports), `evidence/` (the journal), `loop/` (one a
+run, and what of them is published).
 
 Invariant: reading creates nothing; the folder appears with the first write. Everything else the
 workbench stores is a cache, in the platform's cache folder.

@@ -10,9 +10,10 @@ from typing import Any
 import pytest
 
 from trackrecord.loop.areas import loop_areas
-from trackrecord.loop.bank.checks import check_question
+from trackrecord.loop.bank.checks import check_question, denied, survives_a_not
 from trackrecord.loop.bank.load import load_question
 from trackrecord.loop.bank.question import BankError, Question, read_question
+from trackrecord.loop.grading.points import Point, find_point, read_text
 
 AREA = loop_areas()[2]
 TEXT = (Path(__file__).parent / "made_question.toml").read_text(encoding="utf-8")
@@ -70,7 +71,6 @@ def test_what_is_wrong_with_a_file_is_named(old: str, new: str, words: str, tmp_
     [
         ("A block is shared by hash.", "A block is shared by luck.", "model answer"),
         ("{wasted} are wasted", "{wasted} in 99 requests are wasted", "changed number"),
-        ('relation = ["share* by hash"]', 'relation = ["hash|!hash"]', "denied mechanism"),
         ('relation = ["reserve* at admission"]', 'relation = ["keep* forever"]', "wrong answer"),
         ('relation = ["reserve* at admission"]', 'relation = ["hand* out"]', "wrong answer"),
     ],
@@ -78,6 +78,21 @@ def test_what_is_wrong_with_a_file_is_named(old: str, new: str, words: str, tmp_
 def test_a_broken_promise_is_found_out(old: str, new: str, rule: str, tmp_path: Path) -> None:
     assert old in TEXT
     assert rule in problems(TEXT.replace(old, new, 1), tmp_path)
+
+
+@pytest.mark.parametrize("pattern", ["share* by hash", "hand* out on demand|!share* by luck"])
+def test_a_denied_claim_is_gone(pattern: str) -> None:
+    text = "Blocks are handed out on demand. A block is shared by its hash."
+    point = Point("a claim", (pattern,))
+    assert find_point(read_text(text), point).verdict == "found"
+    assert find_point(read_text(denied(text, point)), point).verdict == "opposite"
+    assert survives_a_not(text, point) == ""
+
+
+def test_a_claim_that_either_sign_makes_survives_its_denial() -> None:
+    point = Point("a claim", ("share* by hash|!share* by hash",))
+    text = "A block is shared by its hash."
+    assert find_point(read_text(denied(text, point)), point).verdict == "found"
 
 
 def test_a_question_that_gives_its_answer_away_is_no_answer(tmp_path: Path) -> None:

@@ -120,6 +120,20 @@ def test_an_answer_beside_the_model_answer(place: Path, run: Run) -> None:
     assert "has 1 answers" in problem
 
 
+def test_the_true_path_is_shown_afterwards_and_not_before(place: Path, run: Run) -> None:
+    name = "incident:block-leak"
+    lines = ["/observe metrics", "/peek", "It leaks.", "/next", "1 1 1"]
+    done = sit(place, "start", "--item", name, lines=lines)
+    assert done.returncode == 0, done.stderr
+    peeked, _, scored = done.stdout.partition("-- your answer --")
+    assert "The way to it" not in peeked
+    assert "The way to it" in scored
+    run_id = json.loads(run("runs", "--json")[1])["runs"][0]["run"]
+    out = run("review", f"{run_id}/1")[1]
+    assert "vLLM v0.22.1" in out
+    assert "the model answer was looked at" in out
+
+
 def test_practice_is_kept_apart_and_comes_back_when_due(place: Path, run: Run) -> None:
     name = "question:03/token-budget"
     assert sit(place, "start", "--item", name, lines=["No idea.", "/next", ""]).returncode == 0

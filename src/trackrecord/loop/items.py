@@ -34,6 +34,7 @@ class Item:
         followups: asked one after the other once the answer is in.
         template: what the answer starts with; empty for a question.
         observations: what an incident offers to look at.
+        afterwards: shown behind the model answer once the session is over; never by peeking.
         observe: makes what one of them shows, plain text; may take a few seconds.
     """
 
@@ -44,6 +45,7 @@ class Item:
     followups: tuple[str, ...] = ()
     template: str = ""
     observations: tuple[Observation, ...] = ()
+    afterwards: str = ""
     observe: Callable[[str], str] | None = None
 
     @property

@@ -19,7 +19,7 @@ from trackrecord.loop.bank.load import load_question
 from trackrecord.loop.catalogue import make_item
 from trackrecord.loop.graded import GradedAnswer, GradedRun
 from trackrecord.loop.grading.judge import addresses_the_grader
-from trackrecord.loop.items import Answer
+from trackrecord.loop.items import Answer, Item
 from trackrecord.loop.marks import LAYERS, Layer, LayerMark, Mark
 from trackrecord.loop.session import SessionError
 from trackrecord.loop.session.record import Run, SessionRecord, load_run, runs
@@ -153,7 +153,7 @@ def _graded(
         run=run.id,
         at=datetime.fromisoformat(session.began),
         session=session.number,
-        item=replace(make_item(answer.item), title=about.title),
+        item=_as_asked(answer.item, about.title, session.followups),
         answer=answer,
         mark=mark,
         level=about.level,
@@ -162,6 +162,12 @@ def _graded(
         read=about.read,
         redo=f"trackrecord loop start --item {answer.item}",
     )
+
+
+def _as_asked(name: str, title: str, followups: bool) -> Item:
+    """The item with the title it has afterwards, and the follow-ups that were asked."""
+    item = load_question(name).item(followups) if name.startswith("question:") else make_item(name)
+    return replace(item, title=title)
 
 
 def _about(item: str) -> _About:

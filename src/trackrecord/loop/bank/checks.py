@@ -19,7 +19,7 @@ from trackrecord.loop.grading.points import (
     Point,
     find_point,
     parse_pattern,
-    pattern_start,
+    phrase_start,
     read_text,
 )
 from trackrecord.loop.grading.prose import AUXILIARIES, Sentence
@@ -105,21 +105,31 @@ def with_changed_numbers(text: str) -> Iterator[str]:
             yield text[: match.start()] + _other(match[0]) + text[match.end() :]
 
 
-def denied(text: str, point: Point, how: str) -> str:
-    """`text` with every sentence that makes the point turned into its denial.
-
-    Args:
-        how: "sentence" puts a denial before each, "verb" a "not" or "never" into it.
-    """
+def denied(text: str, point: Point) -> str:
+    """`text` with every sentence that makes the point turned into its denial."""
     for _ in range(_MOST_DENIALS):
         read = read_text(text)
         finding = find_point(read, point)
         if finding.verdict != "found":
             break
         sentence = next(s for s in read.sentences if s.start == finding.start)
-        changed = _not_so(sentence) if how == "sentence" else _with_not(sentence, point)
-        text = text[: sentence.start] + changed + text[sentence.end :]
+        text = text[: sentence.start] + _not_so(sentence) + text[sentence.end :]
     return text
+
+
+def survives_a_not(text: str, point: Point) -> str:
+    """The claim that is still taken for said with "not" or "never" put before it; empty if none."""
+    for sentence in read_text(text).sentences:
+        for pattern in point.relation:
+            for phrase in parse_pattern(pattern):
+                at = phrase_start(sentence, phrase)
+                if at is None or phrase.denied:
+                    continue
+                changed = _with_not(sentence, at)
+                again = [phrase_start(s, phrase) for s in read_text(changed).sentences]
+                if any(place is not None for place in again):
+                    return changed
+    return ""
 
 
 def generalities(words: int, seed: int = 0) -> str:
@@ -215,12 +225,13 @@ def _changed_numbers(question: Question) -> Iterator[Problem]:
 
 def _denied_mechanisms(question: Question) -> Iterator[Problem]:
     for point in question.layers["mechanism"].points:
-        for how in ("sentence", "verb"):
-            text = denied(question.model, point, how)
-            finding = find_point(read_text(text, question.ask), point)
-            if finding.verdict == "found":
-                words = f"{point.says!r} is still found: {finding.quote}"
-                yield Problem(question.name, "denied mechanism", words)
+        finding = find_point(read_text(denied(question.model, point), question.ask), point)
+        if finding.verdict == "found":
+            words = f"{point.says!r} is still found: {finding.quote}"
+            yield Problem(question.name, "denied mechanism", words)
+        if changed := survives_a_not(question.layers["mechanism"].answer, point):
+            words = f"{point.says!r} is still found: {changed}"
+            yield Problem(question.name, "denied mechanism", words)
 
 
 def _other(digits: str) -> str:
@@ -235,13 +246,8 @@ def _not_so(sentence: Sentence) -> str:
     return f"{text[:first]}It is not true that {text[first].lower()}{text[first + 1 :]}"
 
 
-def _with_not(sentence: Sentence, point: Point) -> str:
-    """The sentence with a negation put before what the point's relation says first."""
-    at = next(
-        at
-        for pattern in point.relation
-        if (at := pattern_start(sentence, parse_pattern(pattern))) is not None
-    )
+def _with_not(sentence: Sentence, at: int) -> str:
+    """The sentence with a negation put before word `at`."""
     word = sentence.words[at]
     before = sentence.words[at - 1] if at else None
     place = word.start - sentence.start

@@ -44,8 +44,8 @@ _MOST_MEANT = 3
 
 
 @dataclass(frozen=True)
-class _Numbers:
-    """The numbers of an answer, and what the question itself names."""
+class Numbers:
+    """The numbers of an answer, and the calculations that they stand in."""
 
     text: str
     stated: tuple[Stated, ...]
@@ -69,7 +69,9 @@ def grade_question(question: Question, answer: Answer) -> Mark:
         caps = caps if answer.peeked else []
         extra: list[Finding] = []
         if layer == "arithmetic":
-            found, extra, number_caps = grade_quantities(question, answer.text)
+            numbers = read_numbers(answer.text)
+            found, extra, number_caps = grade_quantities(question, numbers)
+            judged = _with_shown(question, judged, numbers)
             judged += [(1.0, finding) for finding in found]
             caps += number_caps
         mistakes = _mistakes(question, layer, main)
@@ -97,12 +99,44 @@ def notes_of(answer: Answer) -> list[str]:
     return notes
 
 
+def read_numbers(text: str) -> Numbers:
+    """The numbers of an answer."""
+    text = text[:MOST_CHARACTERS]
+    return Numbers(text, tuple(read_quantities(text)), tuple(read_equations(text)))
+
+
+def _with_shown(
+    question: Question, judged: list[tuple[float, Finding]], numbers: Numbers
+) -> list[tuple[float, Finding]]:
+    """The arithmetic layer's findings, with the points that a calculation makes."""
+    points = {point.says: point for point in question.layers["arithmetic"].points}
+    entries = {entry.name: entry for entry in question.quantities}
+    found = []
+    for weight, finding in judged:
+        point = points.get(finding.says)
+        if finding.verdict not in ("found", "opposite") and point is not None:
+            shown = (entries[name] for name in point.shown_by)
+            lines = (line for entry in shown if (line := _calculated(entry, numbers)))
+            if line := next(lines, None):
+                finding = Finding(finding.says, "found", line.text, line.start)
+        found.append((weight, finding))
+    return found
+
+
+def _calculated(entry: Expected, numbers: Numbers) -> Equation | None:
+    """The calculation that comes to a quantity."""
+    for equation in numbers.equations:
+        if equation.holds:
+            for stated in numbers.stated:
+                if stated.end == equation.end and _compared(stated, entry, numbers) == "right":
+                    return equation
+    return None
+
+
 def grade_quantities(
-    question: Question, text: str
+    question: Question, numbers: Numbers
 ) -> tuple[list[Finding], list[Finding], list[tuple[int, str]]]:
     """(findings on the quantities that were asked for, on others that are wrong, caps)."""
-    text = text[:MOST_CHARACTERS]
-    numbers = _Numbers(text, tuple(read_quantities(text)), tuple(read_equations(text)))
     asked, others, caps = [], [], []
     right = {
         entry.name: stated
@@ -144,19 +178,19 @@ def _mistakes(question: Question, layer: Layer, text: Text) -> list[Finding]:
     return found
 
 
-def _right(entry: Expected, numbers: _Numbers) -> Stated | None:
+def _right(entry: Expected, numbers: Numbers) -> Stated | None:
     for stated in numbers.stated:
         if _compared(stated, entry, numbers) == "right":
             return stated
     return None
 
 
-def _compared(stated: Stated, entry: Expected, numbers: _Numbers) -> str:
+def _compared(stated: Stated, entry: Expected, numbers: Numbers) -> str:
     context = numbers.text[max(0, stated.start - _CONTEXT) : stated.end + _CONTEXT]
     return compare(stated, entry.measure, entry.tolerance, context)
 
 
-def _explained(question: Question, numbers: _Numbers) -> set[int]:
+def _explained(question: Question, numbers: Numbers) -> set[int]:
     """Indices of the stated numbers that are right for some quantity, stand in the question, or are
     part of arithmetic that comes out: none of them can be a wrong version of another quantity."""
     given = read_quantities(question.ask)
@@ -173,7 +207,7 @@ def _explained(question: Question, numbers: _Numbers) -> set[int]:
 
 
 def _finding(
-    entry: Expected, right: Stated | None, numbers: _Numbers, explained: set[int]
+    entry: Expected, right: Stated | None, numbers: Numbers, explained: set[int]
 ) -> Finding:
     """What became of a quantity. It is wrong if one to three numbers of the answer can be meant;
     among more the machine cannot tell. Numbers in words are mostly turns of phrase, and one that

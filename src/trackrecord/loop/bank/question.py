@@ -206,7 +206,12 @@ def _quantities(tables: Any, where: str) -> tuple[Expected, ...]:
 
 def _layer(table: Any, values: Mapping[str, Expected], where: str) -> LayerAnswer:
     _keys(table, where, ("answer", "points"), optional=("points",))
-    return LayerAnswer(_filled(_text(table, "answer", where), values, where), _points(table, where))
+    points = _points(table, where)
+    for point in points:
+        for name in point.shown_by:
+            if name not in values:
+                raise BankError(f"{where}: shown_by: no quantity {name!r}")
+    return LayerAnswer(_filled(_text(table, "answer", where), values, where), points)
 
 
 def _points(table: Mapping[str, Any], where: str) -> tuple[Point, ...]:

@@ -5,8 +5,8 @@ the right sign; its terms must stand in that sentence or beside it. A list of th
 no claim, and a sentence taken from the question is not the candidate's.
 
 Patterns: alternatives separated by `|`, each a word or a short phrase. Words are compared by stem
-(`word*` by beginning), in order, with at most three words in between. An alternative that starts
-with `!` holds where the text denies it.
+(`word*` by beginning), near each other, in any order unless a word like "before" or "than" gives it
+one. An alternative that starts with `!` holds where the text denies it.
 """
 
 from __future__ import annotations
@@ -23,7 +23,14 @@ from trackrecord.loop.grading.prose import Sentence, Word, read_sentences, split
 from trackrecord.loop.marks import Finding
 
 _GAP = 3
-_NOTS = ("not", "never")
+_STRIPPED = ("not", "never", "no", "without", "nothing")
+"""Negations that begin an alternative or stand in it: `not copied` is written for `!copied`."""
+_NEGATIONS = frozenset("avoid prevent forbid lack unlik".split())
+_DIRECTIONS = frozenset(
+    "befor after than from to into over per divid minus by then exceed abov below onc until first "
+    "last with".split()
+)
+"""Stems of words that a phrase cannot be turned round about."""
 _LONGEST_QUOTE = 240
 _MOST_TERSE = 0.4
 """Share of terse sentences in a text, from which on they are taken for a list."""
@@ -37,12 +44,18 @@ class PatternError(TrackRecordError):
 
 @dataclass(frozen=True)
 class Point:
-    """A claim to look for. `says` is for people; all of `relation` and all of `terms` must hold."""
+    """A claim to look for. `says` is for people; all of `relation` and all of `terms` must hold.
+
+    Args:
+        shown_by: names of quantities; a calculation written out that comes to one of them makes the
+            point as well, where the caller has quantities.
+    """
 
     says: str
     relation: tuple[str, ...]
     terms: tuple[str, ...] = ()
     weight: float = 1.0
+    shown_by: tuple[str, ...] = ()
 
     @classmethod
     def from_table(cls, table: Mapping[str, Any], where: str) -> Point:
@@ -51,7 +64,7 @@ class Point:
         Raises:
             PatternError: naming `where` and the key.
         """
-        known = {"says", "relation", "terms", "weight"}
+        known = ("says", "relation", "terms", "weight", "shown_by")
         for key in table:
             if key not in known:
                 raise PatternError(f"{where}: unknown key {key!r} (known: {', '.join(known)})")
@@ -64,7 +77,10 @@ class Point:
         if not relation:
             raise PatternError(f"{where}: relation must hold at least one pattern")
         terms = _patterns(table.get("terms", []), f"{where}: terms")
-        return cls(says, relation, terms, float(weight))
+        shown_by = table.get("shown_by", [])
+        if not isinstance(shown_by, list) or not all(isinstance(n, str) for n in shown_by):
+            raise PatternError(f"{where}: shown_by must be a list of quantities' names")
+        return cls(says, relation, terms, float(weight), tuple(shown_by))
 
 
 @dataclass(frozen=True)
@@ -73,6 +89,11 @@ class Phrase:
 
     words: tuple[tuple[str, bool], ...]
     denied: bool
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether turning the words round would change what they say."""
+        return any(text in _DIRECTIONS for text, _ in self.words)
 
 
 @dataclass(frozen=True)
@@ -159,20 +180,19 @@ def _pattern_sign(
 
 
 def _is_denied(words: Sequence[Word], match: Sequence[int], phrase: Phrase) -> bool:
-    """Whether what matched is denied, from before it or from within."""
-    first, last = match[0], match[-1]
-    inside = any(word.plain in _NOTS for word in words[first + 1 : last])
-    own = any(text in _NOTS for text, _ in phrase.words)
-    return words[first].denied != (inside and not own)
+    """Whether any word of what matched is denied; behind a negation that is the phrase's own, none
+    counts ("avoid copies" is denied by "does not avoid copies" alone)."""
+    own = next((n for n, (text, _) in enumerate(phrase.words) if text in _NEGATIONS), None)
+    counted = match if own is None else match[: own + 1]
+    return any(words[place].denied for place in counted)
 
 
-def pattern_start(sentence: Sentence, phrases: tuple[Phrase, ...]) -> int | None:
-    """The index of the word with which an alternative begins that holds in the sentence."""
+def phrase_start(sentence: Sentence, phrase: Phrase) -> int | None:
+    """The index of the first word of a phrase that holds in the sentence, if it does."""
     stems = frozenset(word.stem for word in sentence.words)
-    for phrase in phrases:
-        for match in _matches(sentence.words, stems, phrase):
-            if _is_denied(sentence.words, match, phrase) == phrase.denied:
-                return match[0]
+    for match in _matches(sentence.words, stems, phrase):
+        if _is_denied(sentence.words, match, phrase) == phrase.denied:
+            return min(match)
     return None
 
 
@@ -181,24 +201,41 @@ def _occurs(words: Sequence[Word], stems: frozenset[str], phrases: tuple[Phrase,
 
 
 def _matches(words: Sequence[Word], stems: frozenset[str], phrase: Phrase) -> list[list[int]]:
-    """The places where the phrase's words stand in order, near each other."""
+    """The places where the phrase's words stand near each other, by word of the phrase."""
     if any(not is_beginning and text not in stems for text, is_beginning in phrase.words):
         return []
     found = []
     for first, word in enumerate(words):
-        if not _fits(word, phrase.words[0]):
-            continue
-        places = [first]
-        for part in phrase.words[1:]:
-            after = places[-1] + 1
-            window = range(after, min(after + _GAP + 1, len(words)))
-            place = next((n for n in window if _fits(words[n], part)), None)
-            if place is None:
-                break
-            places.append(place)
-        else:
-            found.append(places)
+        if _fits(word, phrase.words[0]):
+            match = (_in_order if phrase.is_ordered else _in_any_order)(words, phrase, first)
+            if match:
+                found.append(match)
     return found
+
+
+def _in_order(words: Sequence[Word], phrase: Phrase, first: int) -> list[int]:
+    places = [first]
+    for part in phrase.words[1:]:
+        after = places[-1] + 1
+        window = range(after, min(after + _GAP + 1, len(words)))
+        place = next((n for n in window if _fits(words[n], part)), None)
+        if place is None:
+            return []
+        places.append(place)
+    return places
+
+
+def _in_any_order(words: Sequence[Word], phrase: Phrase, first: int) -> list[int]:
+    """As `_in_order`, for what can be turned round: "blocks are shared", "sharing of blocks"."""
+    places = [first]
+    for part in phrase.words[1:]:
+        low, high = min(places), max(places)
+        window = range(max(0, low - _GAP - 1), min(high + _GAP + 2, len(words)))
+        fitting = [n for n in window if n not in places and _fits(words[n], part)]
+        if not fitting:
+            return []
+        places.append(min(fitting, key=lambda n: (abs(n - places[-1]), n < places[-1])))
+    return places
 
 
 def _fits(word: Word, part: tuple[str, bool]) -> bool:
@@ -220,7 +257,12 @@ def parse_pattern(pattern: str) -> tuple[Phrase, ...]:
         if "!" in bare[1:] or "*" in re.sub(r"\*(?=\s|$)", "", bare):
             raise PatternError(f"{alternative.strip()!r}: ! stands before all words, * behind one")
         words = []
-        for piece in bare.removeprefix("!").split():
+        pieces = bare.removeprefix("!").split()
+        kept = [piece for piece in pieces if piece.lower() not in _STRIPPED]
+        if kept and "longer" not in kept and "only" not in kept:
+            denied ^= (len(pieces) - len(kept)) % 2 == 1
+            pieces = kept
+        for piece in pieces:
             is_beginning = piece.endswith("*")
             parts = [word for word, *_ in split_words(piece)]
             for n, word in enumerate(parts):

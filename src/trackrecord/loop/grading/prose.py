@@ -41,9 +41,11 @@ _JOINED = 0.2
 _FEWEST, _FEWEST_WITHOUT_END, _TERSE = 3, 5, 8
 """Fewest words of a sentence, and of one without a full stop; most words of one that may do without
 function words ("Evaluate rare languages separately.")."""
+_MANY_PIECES = 7
+"""Commas in a sentence, from which on pieces of a word more make a list too."""
 _SHORT_PIECE = 3
 """Words between commas; a sentence most of whose words stand in such pieces is a list."""
-_UNBROKEN = 32
+_UNBROKEN = 30
 """Most words of a clause."""
 _NEAR = 5
 """Words that a negation of a noun ("no", "without") reaches."""
@@ -55,12 +57,14 @@ _OPENERS_AFTER_AND = frozenset(_LISTS["clause_openers_after_and"])
 _PREDICATE = frozenset(_LISTS["predicate_negations"])
 _FORWARD = frozenset(_LISTS["forward_negations"])
 _PAIRS = frozenset(tuple(pair.split()) for pair in _LISTS["forward_pairs"])
+_NUMBERS = {word: str(number) for number, word in enumerate(_LISTS["numbers"])}
 _SUBJECTS = frozenset(_LISTS["subjects"])
 _INSERTED = frozenset(_LISTS["insertions"])
 _EMPTY = frozenset(_LISTS["empty_predicates"])
 _FUNCTION = frozenset(_LISTS["function_words"])
 _ABBREVIATION = re.compile(rf"\b(?:{'|'.join(map(re.escape, _LISTS['abbreviations']))})\.$", re.I)
 AUXILIARIES = frozenset(_LISTS["auxiliaries"])
+_FINITE = AUXILIARIES - {"be", "been", "being"}
 
 
 @dataclass(frozen=True)
@@ -105,19 +109,25 @@ class Sentence:
             return ends and len(pieces) == 1
         names = sum("_" in token for token in self.text.split()) * 2
         relating = sum(word in _FUNCTION for word in plain) / max(len(plain) - names, 1)
-        joined = sum(word in ("and", "or") for word in plain) / len(plain)
+        joins = sum(word in ("and", "or") for word in plain)
+        joined = joins / len(plain) if joins > 2 else 0.0
         longest = max(Counter(word.segment for word in self.words).values())
         is_long = len(plain) > _LONG
         if relating < (_RELATING_IF_LONG if is_long else _RELATING) or joined > _JOINED:
             return False
         in_short = sum(piece for piece in pieces if piece <= _SHORT_PIECE)
-        is_listing = len(pieces) >= 4 and in_short > sum(pieces) / 2
+        many = len(pieces) >= _MANY_PIECES and sorted(pieces)[len(pieces) // 2] <= _SHORT_PIECE + 1
+        is_listing = many or (len(pieces) >= 4 and in_short > sum(pieces) / 2)
         return longest <= _UNBROKEN and not is_listing
 
 
 @lru_cache(maxsize=20_000)
 def stem(word: str) -> str:
-    """The Snowball (Porter 2) stem of a word in lower case."""
+    """The Snowball (Porter 2) stem of a word in lower case; a small number in digits."""
+    if word in _NUMBERS:
+        return _NUMBERS[word]
+    if word[0].isdigit() and word.endswith("x"):
+        return word[:-1]
     return str(_STEMMER.stemWord(word))
 
 
@@ -227,7 +237,8 @@ def _reach(text: str, words: list[tuple[str, int, int]], segments: list[int], at
         most = len(words) if is_pair else at + 1 + _NEAR
         found = []
         for later in range(at + 1, min(most, len(words))):
-            opens = word != "no" and later > at + 1 + is_pair and words[later][0] in _SUBJECTS
+            ending = _SUBJECTS if is_pair or word in ("without", "unlike") else _FINITE
+            opens = word != "no" and later > at + 1 + is_pair and words[later][0] in ending
             if segments[later] != segments[at] or opens:
                 break
             found.append(later)

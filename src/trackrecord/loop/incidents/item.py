@@ -42,6 +42,7 @@ def incident_item(name: str, seed: int = 0) -> Item:
         model=case.model,
         template="".join(f"## {heading}\n\n\n" for heading in SECTIONS),
         observations=tuple(look.observation for look in case.looks),
+        afterwards=true_path(case.name),
         observe=observe,
     )
 

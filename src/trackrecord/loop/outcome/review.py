@@ -47,6 +47,8 @@ def review_lines(graded: GradedAnswer, width: int) -> list[str]:
             lines += _indented(f"{step.at / 60:4.0f} min  {words} {one_line(step.what)}", width)
     for mark in graded.mark.layers:
         lines += ["", *_layer(mark, answer.own, width)]
+    if item.afterwards:
+        lines += ["", *wrapped(item.afterwards, width)]
     return lines
 
 

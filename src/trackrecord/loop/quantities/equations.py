@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from math import ceil, floor, isfinite
 
@@ -51,11 +51,11 @@ _VERB = r"(?:equals|is|gives|makes|comes to|or)\b"
 _NEAR_WORDS = r"about|roughly|approximately|approx\.?|around|some|nearly|almost"
 _NEARLY = rf"(?:\s*(?:{_NEAR_WORDS}|only|just|ca\.|[~≈]))*"
 _GAP = re.compile(
-    rf"(?P<closing>\s*\)[\s)]*)?(?P<label>{_LABEL})\s*(?P<also>\)[\s)]*)?"
+    rf",?(?P<closing>\s*\)[\s)]*)?(?P<label>{_LABEL})\s*(?P<also>\)[\s)]*)?"
     rf"(?:(?P<op>{_OPERATOR})|(?P<equals>{_EQUALS})|(?P<verb>{_VERB}))"
     rf"{_NEARLY}(?P<opening>[\s(\[]*)$"
 )
-_OF = re.compile(r"\s+of(?:\s+(?:the|an?|its|that|those))?\s+$")
+_OF = re.compile(r"(?:\s+[a-z]+s)?\s+of(?:\s+(?:the|an?|its|that|those))?\s+$")
 _CUT = re.compile(r"[A-Za-z_]\w*\([\s(]*$|[\w)]\s*(?:[*/×·+^]|\bx)\s*$")
 _ASIDE = re.compile(r"\([^()\d=≈]{1,60}\)")
 _OPENING = re.compile(r"[(\s]{1,10}$")
@@ -108,6 +108,7 @@ def read_equations(text: str) -> list[Equation]:
     plain, numbers = read_plain(text)
     links = [_link(plain, left, right) for left, right in pairwise(numbers)]
     found: list[Equation] = []
+    held: set[int] = set()
     for first, last in _runs(links):
         if _CUT.search(plain[max(0, numbers[first].start - 40) : numbers[first].start]):
             continue  # its beginning is no number: a function, a name
@@ -116,8 +117,10 @@ def read_equations(text: str) -> list[Equation]:
             is_near = _NEAR.search(plain[max(0, stated.start - 20) : stated.start]) is not None
             tolerance = left_open(stated.text, is_near)
             outcome = _outcome(left.terms, numbers, stated, tolerance)
-            if outcome is None or (is_arrow and not outcome[1]):
-                continue
+            if outcome is None or (not outcome[1] and (is_arrow or left.first in held)):
+                continue  # an arrow may mean anything, and a further result another conversion
+            if outcome[1]:
+                held.add(left.first)
             start, end = numbers[left.first].start, stated.end
             found.append(
                 Equation(text[start:end], start, end, outcome[0], stated.measure, outcome[1])
@@ -131,7 +134,9 @@ def _link(plain: str, left: Stated, right: Stated) -> _Link | None:
         return None
     if _OF.match(gap):
         is_share = not left.measure.dims and (left.has_unit or left.measure.value < 1)
-        return _Link((), "*" if is_share else "of", ())
+        is_count = not left.measure.physical and float(left.measure.value).is_integer()
+        counts = is_count and bool(right.measure.physical)
+        return _Link((), "*" if is_share or counts else "of", ())
     found = _GAP.match(_ASIDE.sub(" ", gap))
     if found is None:
         return None
@@ -211,12 +216,21 @@ def _outcome(
     lacks_units = any(isinstance(term, int) and not numbers[term].has_unit for term in side)
     first = _value(side, numbers, in_billions=False)
     for computed in (first, _value(side, numbers, in_billions=True)):
-        if computed is not None and _agrees(computed, stated, tolerance, lacks_units):
+        if computed is None:
+            continue
+        if _agrees(side, numbers, computed, stated, tolerance, lacks_units):
             return computed, True
     return None if first is None else (first, False)
 
 
-def _agrees(computed: Measure, stated: Stated, tolerance: float, lacks_units: bool) -> bool:
+def _agrees(
+    side: Sequence[_Term],
+    numbers: Sequence[Stated],
+    computed: Measure,
+    stated: Stated,
+    tolerance: float,
+    lacks_units: bool,
+) -> bool:
     """Whether a result is the computed one; a count may be rounded up or down. Where a number has
     no unit, or time is left out or added (`730 h x 8 USD/h = 5,840 USD a month`), the digits
     decide."""
@@ -224,17 +238,28 @@ def _agrees(computed: Measure, stated: Stated, tolerance: float, lacks_units: bo
         if one.physical == computed.physical and stated.is_near(one, computed.value, tolerance):
             return True
     mine, theirs = dict(computed.physical), dict(stated.measure.physical)
-    same_but_time = {**mine, "s": 0} == {**theirs, "s": 0} and theirs.get("s", 0) < 0
+    same_but_time = {**mine, "s": 0} == {**theirs, "s": 0}
     if mine and theirs and not lacks_units and not same_but_time:
         return False
     digits = digits_of(stated.text)
     if digits == stated.measure.value and digits.is_integer() and not mine and not theirs:
         is_whole = floor(computed.value) <= digits <= ceil(computed.value)
         near = abs(digits - computed.value) <= _WHOLE_OFF * digits
-        return (is_whole and near) or differ_by_prefix(digits, computed.value, tolerance)
-    return differ_by_prefix(stated.measure.value, computed.value, tolerance) or (
-        digits is not None and differ_by_prefix(digits, computed.value, tolerance)
-    )
+        if is_whole and near:
+            return True
+    if differ_by_prefix(stated.measure.value, computed.value, tolerance):
+        return True
+    raw = _value(side, [replace(n, measure=_bare(n)) for n in numbers], in_billions=False)
+    percent = (1.0,) if mine or theirs else (1.0, 100.0)
+    if digits is None or raw is None:
+        return False
+    return differ_by_prefix(digits, raw.value, tolerance, percent)
+
+
+def _bare(number: Stated) -> Measure:
+    """A number by its digits alone."""
+    digits = digits_of(number.text)
+    return number.measure if digits is None else Measure(digits)
 
 
 def _value(side: Sequence[_Term], numbers: Sequence[Stated], in_billions: bool) -> Measure | None:

@@ -19,7 +19,7 @@ _EVENTS = frozenset("step kernel launch call collective lookup hop copy preempti
 _OTHERWISE = 0.02
 """Most that a number may be off which is not read as it is written: GB for GiB, another unit."""
 _EVERY = re.compile(
-    r"(?:each|every|per|a|an|one) ([A-Za-z-]+) (?:[a-z]+ ){0,2}(?:~|≈|about )?$", re.IGNORECASE
+    r"(?:each|every|per) ([A-Za-z-]+) (?:[a-z]+ ){0,2}(?:~|≈|about )?$", re.IGNORECASE
 )
 
 

@@ -30,6 +30,7 @@ class SessionRecord:
         began, ended: ISO 8601 in UTC.
         why: it ended: `done`, or `time` where time was up before all was shown.
         seconds: of its time that were used, prices of observations included.
+        followups: whether they were asked.
     """
 
     number: int
@@ -41,6 +42,7 @@ class SessionRecord:
     why: str
     seconds: float
     answers: tuple[Answer, ...]
+    followups: bool = True
 
 
 @dataclass(frozen=True)
@@ -167,4 +169,5 @@ def _record(session: SessionState, state: RunState) -> SessionRecord:
         why=session.why,
         seconds=now,
         answers=tuple(item.answer(now, own.get(item.name, {})) for item in session.items),
+        followups=session.plan.followups,
     )

@@ -58,6 +58,8 @@ def _show(item: ItemState, catalogue: Catalogue, followups: bool, ui: Ui) -> Non
     for question, text in zip(asked, item.texts, strict=False):
         ui.show(f"\n{question}\n\n-- your answer --\n{text.strip() or '(nothing)'}")
     ui.show(f"\n-- model answer --\n{made.model}\n")
+    if made.afterwards:
+        ui.show(f"{made.afterwards}\n")
 
 
 def _asked(ui: Ui) -> tuple[int, ...] | None:
