@@ -89,12 +89,6 @@ def test_a_denied_claim_is_gone(pattern: str) -> None:
     assert survives_a_not(text, point) == ""
 
 
-def test_a_claim_that_either_sign_makes_survives_its_denial() -> None:
-    point = Point("a claim", ("share* by hash|!share* by hash",))
-    text = "A block is shared by its hash."
-    assert find_point(read_text(denied(text, point)), point).verdict == "found"
-
-
 def test_a_question_that_gives_its_answer_away_is_no_answer(tmp_path: Path) -> None:
     given_away = "Why are blocks handed out on demand? Why does a table map a position to a block?"
     assert problems(TEXT.replace(tomllib.loads(TEXT)["question"], given_away), tmp_path) == set()
