@@ -4,6 +4,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
+# A file's tests stay together: they share what is slow to make.
+PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 
 .PHONY: portfolio test test-slow test-upstream lint format constraints clean help
 
@@ -11,10 +13,10 @@ portfolio: $(VENV)/.installed  ## measure the engine on this machine and write p
 	$(BIN)/trackrecord portfolio build
 
 test: $(VENV)/.installed-dev lint  ## everything that must hold before a change is merged
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(VENV)/.installed-dev  ## the tests that take ten seconds or more each
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow $(PARALLEL)
 
 test-upstream: $(VENV)/.installed-dev  ## what must hold on the pinned vLLM tree, which it brings (36 MB)
 	$(BIN)/trackrecord upstream pin

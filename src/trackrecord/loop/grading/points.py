@@ -32,8 +32,8 @@ _DIRECTIONS = frozenset(
 )
 """Stems of words that a phrase cannot be turned round about."""
 _LONGEST_QUOTE = 240
-_MOST_TERSE = 0.4
-"""Share of terse sentences in a text, from which on they are taken for a list."""
+_FEW_TERSE, _MOST_TERSE = 3, 0.4
+"""Terse sentences in a text, and their share, above which they are taken for a list."""
 _COPIED = 0.7
 """Share of a sentence's word pairs that stand in the question, from which on it is a copy."""
 
@@ -110,7 +110,8 @@ def read_text(text: str, copied_from: str = "") -> Text:
     """Reads `text`; sentences that stand in `copied_from` are not the candidate's own."""
     sentences = tuple(read_sentences(text))
     pairs = _pairs_of(copied_from)
-    listing = sum(s.is_terse for s in sentences) > _MOST_TERSE * len(sentences)
+    terse = sum(s.is_terse for s in sentences)
+    listing = terse > _FEW_TERSE and terse > _MOST_TERSE * len(sentences)
     own = tuple(
         s.is_prose and not (listing and s.is_terse) and not _is_copied(s, pairs) for s in sentences
     )

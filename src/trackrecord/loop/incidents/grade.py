@@ -47,6 +47,9 @@ _HEADINGS = tuple(heading.lower() for heading in SECTIONS)
 _HEADING = re.compile(rf"^#{{1,4}}[ \t]*({'|'.join(_HEADINGS)})\b.*$", re.I | re.M)
 Judged = list[tuple[float, Finding]]
 
+UNCAUSED_CAP = 1
+"""The most that the mechanism can have when the cause is not named, however well one looked."""
+
 
 @dataclass(frozen=True)
 class _Reading:
@@ -80,8 +83,11 @@ def grade_incident(answer: Answer, seed: int = 0) -> Mark:
         for _, finding in figures
         if finding.verdict != "found"
     ]
+    cause = _points(read, "cause", case.cause)
+    main = cause[0][1]
+    uncaused = [] if main.verdict == "found" else [(UNCAUSED_CAP, f"not named: {main.says}")]
     layers = (
-        _layer("mechanism", _weighed(_points(read, "cause", case.cause), 3) + _order(read), caps),
+        _layer("mechanism", _weighed(cause, 3) + _order(read), caps + uncaused),
         _layer(
             "arithmetic",
             _weighed(_points(read, "evidence", case.invariant), 2) + _weighed(figures, 2),

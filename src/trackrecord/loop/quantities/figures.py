@@ -40,7 +40,8 @@ _NAMES = re.compile(
             r"(?<![\w.-])(?<!\d )(?!(?:sub|non|pre|post|under|over|mid|near)-)"
             r"[A-Za-z_][\w.]*+(?:-(?!\d)[\w.]++)*-\d[\w.]*+(?:-[\w.]++)*",
             r"\b\d+x\d+(?:\.\d+)?[bB]\b",
-            r"\b(?i:tp|pp|dp|ep|cp|sp|pcp|dcp)[ ]?[=:]?[ ]?\d+\b",
+            r"\b(?i:tp|pp|dp|ep|cp|sp|pcp|dcp)[ ]?[=:]?[ ]?\d+\b(?![,.]\d)"
+            r"(?! ?(?:[x×*] |[kKMGT]i?B\b|m?s\b|us\b|B\b|tok|req))",
             r"(?m:^[ \t]*(?:\d+[.)]|\(\d+\)) )",
             r"\b[A-Za-z_]++\d\w*+",
         )
