@@ -26,6 +26,12 @@ def configure(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
     bank = actions.add_parser("bank", help=summary, description=summary)
     bank.add_argument("what", choices=("list", "check"), metavar="list|check", help="what to do")
     bank.add_argument("area", nargs="?", metavar="AREA", help="one area, by number or name")
+    bank.add_argument(
+        "--judged",
+        type=Path,
+        metavar="FILE.toml",
+        help="check: against answers judged by hand",
+    )
     add_common_flags(bank)
 
     summary = "print a design session's brief and design file, or grade a file that was filled in"
@@ -37,7 +43,9 @@ def configure(actions: argparse._SubParsersAction[argparse.ArgumentParser]) -> N
 
 
 def _bank(args: argparse.Namespace) -> int:
-    return _list(args) if args.what == "list" else _check(args)
+    if args.what == "list":
+        return _list(args)
+    return _agreement(args) if args.judged else _check(args)
 
 
 def _list(args: argparse.Namespace) -> int:
@@ -99,6 +107,23 @@ def _check(args: argparse.Namespace) -> int:
         f"{len(confused)} of {pairs} pairs of an area confused"
     )
     return console.EXIT_NEGATIVE if problems else console.EXIT_OK
+
+
+def _agreement(args: argparse.Namespace) -> int:
+    from trackrecord.loop.bank.agreement import agreement, read_judged
+
+    rows = agreement(read_judged(args.judged))
+    if args.json:
+        listed = [vars(r) | {"recall": r.recall, "precision": r.precision} for r in rows]
+        console.emit_json({"agreement": listed})
+        return console.EXIT_OK
+    print(f"{'':<9}{'layer':<13}answers  within 1   judged  machine   recall  precision")
+    for row in rows:
+        print(
+            f"{row.kind:<9}{row.layer:<13}{row.answers:>7}{row.near / row.answers:>10.0%}"
+            f"{row.judged:>9.2f}{row.machine:>9.2f}{row.recall:>9.0%}{row.precision:>11.0%}"
+        )
+    return console.EXIT_OK
 
 
 def _tree(workspace: Workspace) -> Path | None:

@@ -132,6 +132,7 @@ class _Editor:
         keys = KeyBindings()
 
         @keys.add("enter")
+        @keys.add("c-j")  # what Enter is in keys typed ahead, before the terminal is set up
         def _enter(event: KeyPressEvent) -> None:
             buffer = event.current_buffer
             if command := parsed(buffer.document.current_line):
