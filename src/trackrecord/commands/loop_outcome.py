@@ -94,7 +94,7 @@ def due_items(workspace: Workspace) -> tuple[str, ...]:
 def _runs(args: argparse.Namespace) -> int:
     from trackrecord.loop.marking import grade_runs
 
-    found = grade_runs(Workspace.open(args.workspace), simulate=False)
+    found = grade_runs(Workspace.open(args.workspace), simulate=False, say=console.say)
     if args.json:
         console.emit_json({"runs": [_summary(run) for run in found]})
     for run in () if args.json else found:

@@ -16,10 +16,11 @@ from pathlib import Path
 from trackrecord.loop.bank.grade import grade_question
 from trackrecord.loop.bank.question import Question
 from trackrecord.loop.grading.points import (
+    Phrase,
     Point,
     find_point,
     parse_pattern,
-    phrase_start,
+    phrase_span,
     read_text,
 )
 from trackrecord.loop.grading.prose import AUXILIARIES, Sentence
@@ -122,14 +123,17 @@ def survives_a_not(text: str, point: Point) -> str:
     for sentence in read_text(text).sentences:
         for pattern in point.relation:
             for phrase in parse_pattern(pattern):
-                at = phrase_start(sentence, phrase)
-                if at is None or phrase.denied:
+                span = phrase_span(sentence, phrase)
+                if span is None or phrase.denied:
                     continue
-                changed = _with_not(sentence, at)
-                again = [phrase_start(s, phrase) for s in read_text(changed).sentences]
-                if any(place is not None for place in again):
-                    return changed
+                changed = _with_not(sentence, *span)
+                if all(_holds(phrase, text) for text in changed):
+                    return changed[0]
     return ""
+
+
+def _holds(phrase: Phrase, text: str) -> bool:
+    return any(phrase_span(sentence, phrase) for sentence in read_text(text).sentences)
 
 
 def generalities(words: int, seed: int = 0) -> str:
@@ -246,10 +250,13 @@ def _not_so(sentence: Sentence) -> str:
     return f"{text[:first]}It is not true that {text[first].lower()}{text[first + 1 :]}"
 
 
-def _with_not(sentence: Sentence, at: int) -> str:
-    """The sentence with a negation put before word `at`."""
-    word = sentence.words[at]
-    before = sentence.words[at - 1] if at else None
-    place = word.start - sentence.start
+def _with_not(sentence: Sentence, first: int, last: int) -> list[str]:
+    """The sentence with what words `first` to `last` say denied: before them ("never shared"), and
+    behind an auxiliary among them ("is not shared"). Which of the two is English depends on it."""
+    before = sentence.words[first - 1] if first else None
     negation = "not" if before is not None and before.plain in AUXILIARIES else "never"
-    return f"{sentence.text[:place]}{negation} {sentence.text[place:]}"
+    places = [(sentence.words[first].start, f"{negation} ")]
+    inside = sentence.words[first + 1 : last + 1]
+    places += [(word.end, " not") for word in inside if word.plain in AUXILIARIES][:1]
+    text, start = sentence.text, sentence.start
+    return [f"{text[: at - start]}{put}{text[at - start :]}" for at, put in places]

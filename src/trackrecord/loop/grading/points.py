@@ -188,12 +188,12 @@ def _is_denied(words: Sequence[Word], match: Sequence[int], phrase: Phrase) -> b
     return any(words[place].denied for place in counted)
 
 
-def phrase_start(sentence: Sentence, phrase: Phrase) -> int | None:
-    """The index of the first word of a phrase that holds in the sentence, if it does."""
+def phrase_span(sentence: Sentence, phrase: Phrase) -> tuple[int, int] | None:
+    """The first and the last word of a phrase that holds in the sentence, if it does."""
     stems = frozenset(word.stem for word in sentence.words)
     for match in _matches(sentence.words, stems, phrase):
         if _is_denied(sentence.words, match, phrase) == phrase.denied:
-            return min(match)
+            return min(match), max(match)
     return None
 
 

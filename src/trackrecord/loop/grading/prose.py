@@ -92,6 +92,8 @@ class Sentence:
     def is_terse(self) -> bool:
         """Whether it is as short as a heading, or does without function words. A few such sentences
         are a style; a text of them is a list."""
+        if "=" in self.text:
+            return False  # a calculation
         plain = [word.plain for word in self.words if word.plain.isalpha()]
         return len(plain) <= _FEWEST + 1 or (
             len(plain) <= _TERSE and not any(word in _FUNCTION for word in plain)
@@ -259,9 +261,10 @@ def _predicate(
     for later in range(at + 1, len(words)):
         word = words[later][0]
         inside = inside or word == "that"
+        finite = word in _FINITE and words[later - 1][0] != "to"
         if segments[later] != segments[at] and not reaches_on:
             break
-        if later > at + 2 and word in AUXILIARIES and not inside and not reaches_on:
+        if later >= at + 2 and finite and not inside and not reaches_on:
             break
         found.append(later)
     return found

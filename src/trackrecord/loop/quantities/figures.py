@@ -321,5 +321,6 @@ def left_open(result: str, is_near: bool) -> float:
         return _NEARLY_OFF
     significant = found.group().replace(",", "").replace(".", "").lstrip("0")
     whole = significant if "." in found.group() else significant.rstrip("0")
-    half_of_the_last = 0.5 * 10.0 ** (len(significant) - len(whole)) / max(int(significant or 1), 1)
-    return min(max(half_of_the_last, _ROUNDED), _NEARLY_OFF)
+    last = 10.0 ** (len(significant) - len(whole)) / max(int(significant or 1), 1)
+    open_digits = last if "." in found.group() else last / 2
+    return min(max(open_digits, _ROUNDED), _NEARLY_OFF)
