@@ -23,9 +23,10 @@ from trackrecord.loop.grading.prose import Sentence, Word, read_sentences, split
 from trackrecord.loop.marks import Finding
 
 _GAP = 3
-_STRIPPED = ("not", "never", "no", "without", "nothing")
-"""Negations that begin an alternative or stand in it: `not copied` is written for `!copied`."""
-_NEGATIONS = frozenset("avoid prevent forbid lack unlik".split())
+_STRIPPED = ("not", "never", "no", "without")
+_STRIPPED_FIRST = (*_STRIPPED, "nothing")
+"""Negations that an alternative may hold, or begin with: `not copied` is written for `!copied`."""
+_NEGATIONS = frozenset("avoid prevent forbid lack unlik noth nobodi none".split())
 _DIRECTIONS = frozenset(
     "befor after than from to into over per divid minus by then exceed abov below onc until first "
     "last with".split()
@@ -259,7 +260,11 @@ def parse_pattern(pattern: str) -> tuple[Phrase, ...]:
             raise PatternError(f"{alternative.strip()!r}: ! stands before all words, * behind one")
         words = []
         pieces = bare.removeprefix("!").split()
-        kept = [piece for piece in pieces if piece.lower() not in _STRIPPED]
+        kept = [
+            piece
+            for n, piece in enumerate(pieces)
+            if piece.lower() not in (_STRIPPED_FIRST if n == 0 else _STRIPPED)
+        ]
         if kept and "longer" not in kept and "only" not in kept:
             denied ^= (len(pieces) - len(kept)) % 2 == 1
             pieces = kept

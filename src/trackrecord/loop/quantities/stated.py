@@ -57,6 +57,10 @@ _OPERAND = re.compile(r" {0,4}[\d(.$]")
 _SPACE = re.compile(r" {0,8}")
 _WORD = re.compile(r"[A-Za-z]{1,20}")
 _LETTER = re.compile(r"(bn|mn|[kKMBGT])(?![A-Za-z])")
+_RATE = re.compile(
+    r" ?(?:[A-Za-z-]{2,20} ){0,2}?(?:[A-Za-z-]{0,20}/ ?s\b"
+    r"|(?:per|an?|each|every) (?P<time>second|minute|hour|day)\b)"
+)
 _SCALE_WORD = re.compile(r" (thousand|million|billion|trillion|bn|mn)(?![A-Za-z])")
 _MODEL_AFTER = re.compile(
     r"[ -](?:\w+[ -]){0,2}?(?:models?|params?|parameters?|weights?|dense|checkpoint)\b"
@@ -163,7 +167,11 @@ def _unit_after(plain: str, end: int) -> Written | None:
         written = match_unit(word.group()) if word else None
         return Written(written.unit, end + 1 + written.end, written.others) if written else None
     space = _SPACE.match(plain, end)
-    return match_unit(plain, space.end() if space else end, prose=True, counts=True)
+    written = match_unit(plain, space.end() if space else end, prose=True, counts=True)
+    if written is None and (rate := _RATE.match(plain, end)):  # of something that is no unit
+        seconds = {None: 1, "minute": 60, "hour": 3600, "day": 86400}.get(rate["time"], 1)
+        return Written(Measure(1.0 / seconds, (("s", -1),)), rate.end())
+    return written
 
 
 def _money(plain: str, figure: Figure) -> Written:
