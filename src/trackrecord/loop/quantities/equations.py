@@ -247,13 +247,14 @@ def _agrees(
         near = abs(digits - computed.value) <= _WHOLE_OFF * digits
         if is_whole and near:
             return True
-    if differ_by_prefix(stated.measure.value, computed.value, tolerance):
+    is_bytes = "B" in mine or "B" in theirs
+    if differ_by_prefix(stated.measure.value, computed.value, tolerance, is_bytes=is_bytes):
         return True
     raw = _value(side, [replace(n, measure=_bare(n)) for n in numbers], in_billions=False)
     percent = (1.0,) if mine or theirs else (1.0, 100.0)
     if digits is None or raw is None:
         return False
-    return differ_by_prefix(digits, raw.value, tolerance, percent)
+    return differ_by_prefix(digits, raw.value, tolerance, percent, is_bytes)
 
 
 def _bare(number: Stated) -> Measure:

@@ -96,14 +96,21 @@ def in_words(name: str, power: int) -> str:
     return name if power == 1 else f"{name}^{power}"
 
 
-_THOUSANDS = tuple(base**power for base in (1000.0, 1024.0) for power in range(-6, 7))
+_THOUSANDS = tuple(1000.0**power for power in range(-6, 7))
+_BINARY = (*_THOUSANDS, *(1024.0**power for power in range(-6, 7)))
 
 
 def differ_by_prefix(
-    one: float, other: float, tolerance: float, factors: tuple[float, ...] = (1.0,)
+    one: float,
+    other: float,
+    tolerance: float,
+    factors: tuple[float, ...] = (1.0,),
+    is_bytes: bool = True,
 ) -> bool:
-    """Whether two values are the same up to a power of 1000 or 1024, and one of `factors`."""
+    """Whether two values are the same up to a power of 1000, of bytes of 1024 too, and one of
+    `factors`."""
     if not one or not other or (one > 0) != (other > 0):
         return one == other
     ratio = abs(one / other)
-    return any(abs(ratio / (n * factor) - 1) <= tolerance for n in _THOUSANDS for factor in factors)
+    prefixes = _BINARY if is_bytes else _THOUSANDS
+    return any(abs(ratio / (n * factor) - 1) <= tolerance for n in prefixes for factor in factors)
