@@ -184,3 +184,8 @@ def test_peeking_holds_every_layer_at_two() -> None:
 def test_an_answer_of_a_megabyte_with_control_characters_is_graded() -> None:
     text = "blocks \x1b[2J\x00 leak on abort. " * 40_000
     assert "only the first 40,000 characters were read" in graded("block-leak", text).notes
+
+
+def test_an_answer_below_the_untouched_template_counts_as_much() -> None:
+    item = incident_item("block-leak")
+    assert graded("block-leak", f"{item.template}\n{item.model}").scores == FULL

@@ -107,14 +107,18 @@ def grade_incident(answer: Answer, seed: int = 0) -> Mark:
 def section(text: str, name: str) -> str:
     """What stands under the heading `name` of an answer, at its place, the rest blanked.
 
-    All of it where there is no heading at all.
+    All of it where there is no heading at all; a heading may come twice, as where somebody left the
+    template as it was and wrote below it.
     """
     headings = [*_HEADING.finditer(text)]
-    for number, match in enumerate(headings):
+    if not headings:
+        return text
+    ends = [*(match.start() for match in headings[1:]), len(text)]
+    kept = " " * len(text)
+    for match, end in zip(headings, ends, strict=True):
         if match[1].lower() == name:
-            end = headings[number + 1].start() if number + 1 < len(headings) else len(text)
-            return " " * match.end() + text[match.end() : end]
-    return "" if headings else text
+            kept = kept[: match.end()] + text[match.end() : end] + kept[end:]
+    return kept
 
 
 def find_fix(case: Case, text: Text) -> tuple[Fix, Finding] | None:
