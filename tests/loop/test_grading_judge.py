@@ -122,7 +122,9 @@ def test_an_endpoint_that_fails_is_named(reply: bytes, status: int, words: str) 
         ask(url)
 
 
-@pytest.mark.parametrize("url", ["file:///etc/passwd", "judge", "ftp://x/", "http://"])
+@pytest.mark.parametrize(
+    "url", ["file:///etc/passwd", "judge", "ftp://x/", "http://", "http://[", "http://\x1b]"]
+)
 def test_only_http_is_asked(url: str) -> None:
     with pytest.raises(JudgeError, match="--judge must be"):
         ask(url)

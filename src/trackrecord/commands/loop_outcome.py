@@ -262,9 +262,10 @@ def _opinions(args: argparse.Namespace, answers: Sequence[GradedAnswer]) -> list
     """What the judge says of each answer, or why it is no opinion."""
     if not args.judge:
         return []
-    from trackrecord.loop.grading.judge import JudgeError, ask_judge
+    from trackrecord.loop.grading.judge import JudgeError, ask_judge, check_url
     from trackrecord.loop.marking import rubric_of
 
+    check_url(args.judge)
     found: list[dict[str, Any]] = []
     for n, graded in enumerate(answers, 1):
         console.say(printable(f"asking the judge about {graded.item.name} ({n}/{len(answers)})"))

@@ -62,7 +62,7 @@ def ask_judge(
     points: Mapping[Layer, Sequence[str]],
     model_answer: str,
     candidate: str,
-    timeout: float = 60.0,
+    timeout: float = 300.0,
 ) -> tuple[Opinion, ...]:
     """The judge's opinion on `candidate`, a layer each.
 
@@ -148,10 +148,23 @@ class _NoRedirects(urllib.request.HTTPRedirectHandler):
         return None
 
 
+def check_url(url: str) -> None:
+    """Refuses what is no address of an API.
+
+    Raises:
+        JudgeError: it is not http or https, or names no host.
+    """
+    try:
+        parts = urllib.parse.urlsplit(url)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname)
+    except ValueError:
+        usable = False
+    if not usable:
+        raise JudgeError(f"--judge must be the http address of an API, got {printable(url)!r}")
+
+
 def _post(url: str, body: dict[str, Any], timeout: float) -> str:
-    parts = urllib.parse.urlsplit(url)
-    if parts.scheme not in ("http", "https") or not parts.hostname:
-        raise JudgeError(f"--judge must be the http address of an API, got {url!r}")
+    check_url(url)
     headers = {"Content-Type": "application/json"}
     if key := os.environ.get(KEY_VARIABLE):
         headers["Authorization"] = f"Bearer {key}"
@@ -166,7 +179,8 @@ def _post(url: str, body: dict[str, Any], timeout: float) -> str:
     except urllib.error.HTTPError as error:
         raise JudgeError(f"the judge at {url} answered with HTTP {error.code}") from None
     except (OSError, HTTPException, ValueError) as error:
-        raise JudgeError(f"the judge at {url} cannot be asked: {printable(str(error))}") from None
+        reason = printable(str(getattr(error, "reason", error)))
+        raise JudgeError(f"the judge at {url} cannot be asked: {reason}") from None
     try:
         text = json.loads(content)["choices"][0]["message"]["content"]
     except (ValueError, KeyError, IndexError, TypeError, RecursionError):
