@@ -259,7 +259,7 @@ def parse_pattern(pattern: str) -> tuple[Phrase, ...]:
         if "!" in bare[1:] or "*" in re.sub(r"\*(?=\s|$)", "", bare):
             raise PatternError(f"{alternative.strip()!r}: ! stands before all words, * behind one")
         words = []
-        pieces = bare.removeprefix("!").split()
+        pieces = bare.removeprefix("!").replace("cannot ", "not ").split()
         kept = [
             piece
             for n, piece in enumerate(pieces)

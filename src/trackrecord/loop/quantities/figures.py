@@ -20,6 +20,10 @@ _PLACES = frozenset(
     "node seq sequence slot expert head gen generation sm bullet commit id".split()
 )
 """Words that a number behind them names one of."""
+_VERBS = frozenset(
+    "releases issues requests points pages numbers ranks levels stages blocks".split()
+)
+"""What looks like several of them, and is a verb: `releases 90 blocks`."""
 _PLACE = re.compile(
     r"\b([A-Za-z]{2,10})(?: |(?<=\b(?i:fig|sec))\. ?|(?<=\b(?i:eq|no))\. ?)#?\d[\d.]*"
     r"(?:(?:,| and| to|-|–) ?\d+)*\b"
@@ -77,7 +81,8 @@ def _hidden(found: re.Match[str]) -> str:
 
 def _hidden_place(found: re.Match[str]) -> str:
     word = found.group(1).lower()
-    return _hidden(found) if word in _PLACES or word.removesuffix("s") in _PLACES else found.group()
+    one = word if word in _VERBS else word.removesuffix("s")
+    return _hidden(found) if one in _PLACES else found.group()
 
 
 _DIGITS = (
