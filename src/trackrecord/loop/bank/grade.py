@@ -8,29 +8,27 @@ number that is wrong, or arithmetic that does not come out, at 1; a known mistak
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from trackrecord.loop.bank.question import Expected, Question
+from trackrecord.loop.grading.layers import Caps, Judged, layer_mark, notes_of, peek_caps
 from trackrecord.loop.grading.points import Point, Text, find_point, read_text
 from trackrecord.loop.grading.prose import MOST_CHARACTERS
 from trackrecord.loop.items import Answer
 from trackrecord.loop.marks import (
     LAYERS,
     MISTAKEN_CAP,
-    PEEK_CAP,
     UNSHOWN_CAP,
     WRONG_CAP,
     Finding,
     Layer,
-    LayerMark,
     Mark,
-    capped,
-    score_of,
 )
 from trackrecord.loop.quantities.reading import (
     Equation,
     Stated,
+    Verdict,
     compare,
     read_equations,
     read_quantities,
@@ -44,12 +42,25 @@ _MOST_MEANT = 3
 
 
 @dataclass(frozen=True)
-class Numbers:
-    """The numbers of an answer, and the calculations that they stand in."""
+class _Numbers:
+    """The numbers of an answer, beside each quantity of its question.
 
-    text: str
+    Args:
+        verdicts: by quantity, what each stated number is to it.
+        explained: indices of the stated numbers that are right for some quantity, stand in the
+            question, or are part of arithmetic that comes out: none of them can be a wrong version
+            of another quantity.
+    """
+
     stated: tuple[Stated, ...]
     equations: tuple[Equation, ...]
+    verdicts: Mapping[str, tuple[Verdict, ...]]
+    explained: frozenset[int]
+
+    def right(self, entry: Expected) -> Stated | None:
+        """The first number that is the quantity."""
+        found = zip(self.stated, self.verdicts[entry.name], strict=True)
+        return next((stated for stated, verdict in found if verdict == "right"), None)
 
 
 def grade_question(question: Question, answer: Answer) -> Mark:
@@ -61,108 +72,96 @@ def grade_question(question: Question, answer: Answer) -> Mark:
     ]
     layers = []
     for layer in LAYERS:
-        judged = _judged(main, question.layers[layer].points)
+        points = question.layers[layer].points
+        judged = _judged(main, points)
+        stated: Judged = []
+        caps = peek_caps(answer)
+        if layer == "arithmetic":
+            numbers = _read_numbers(question, answer.text)
+            judged = _with_shown(question, points, judged, numbers)
+            stated, number_caps = _quantities(question, numbers)
+            caps += number_caps
         for entry, text in followups:
             if entry.layer == layer:
                 judged += _judged(text, entry.points)
-        caps: list[tuple[int, str]] = [(PEEK_CAP, "the model answer was looked at")]
-        caps = caps if answer.peeked else []
-        extra: list[Finding] = []
-        if layer == "arithmetic":
-            numbers = read_numbers(answer.text)
-            found, extra, number_caps = grade_quantities(question, numbers)
-            judged = _with_shown(question, judged, numbers)
-            judged += [(1.0, finding) for finding in found]
-            caps += number_caps
         mistakes = _mistakes(question, layer, main)
         if mistakes:
             caps.append((MISTAKEN_CAP, f"resembles a known mistake: {mistakes[0].says}"))
-        total = sum(weight for weight, _ in judged)
-        got = sum(weight for weight, finding in judged if finding.verdict == "found")
-        score, reasons = capped(score_of(got, total), caps)
-        findings = (*(finding for _, finding in judged), *extra, *mistakes)
-        layers.append(LayerMark(layer, score, findings, reasons))
+        shown = [(0.0, mistake) for mistake in mistakes]
+        layers.append(layer_mark(layer, [*judged, *stated, *shown], caps))
     return Mark(question.name, tuple(layers), tuple(notes_of(answer)))
 
 
-def notes_of(answer: Answer) -> list[str]:
-    """What is said of an answer as a whole."""
-    notes = []
-    if answer.peeked:
-        notes.append(f"the model answer was looked at: no layer is above {PEEK_CAP}")
-    if answer.skipped:
-        notes.append("skipped")
-    if answer.overtime:
-        notes.append("part of it was written after the time was up")
-    if len(answer.text) > MOST_CHARACTERS:
-        notes.append(f"only the first {MOST_CHARACTERS:,} characters were read")
-    return notes
-
-
-def read_numbers(text: str) -> Numbers:
-    """The numbers of an answer."""
+def _read_numbers(question: Question, text: str) -> _Numbers:
     text = text[:MOST_CHARACTERS]
-    return Numbers(text, tuple(read_quantities(text)), tuple(read_equations(text)))
+    stated, equations = tuple(read_quantities(text)), tuple(read_equations(text))
+    around = [text[max(0, s.start - _CONTEXT) : s.end + _CONTEXT] for s in stated]
+    verdicts = {
+        entry.name: tuple(
+            compare(each, entry.measure, entry.tolerance, context)
+            for each, context in zip(stated, around, strict=True)
+        )
+        for entry in question.quantities
+    }
+    given = read_quantities(question.ask)
+    holding = [(e.start, e.end) for e in equations if e.holds]
+    explained = frozenset(
+        n
+        for n, each in enumerate(stated)
+        if any(found[n] == "right" for found in verdicts.values())
+        or any(compare(each, other.measure, 0.001) == "right" for other in given)
+        or any(start <= each.start and each.end <= end for start, end in holding)
+    )
+    return _Numbers(stated, equations, verdicts, explained)
 
 
 def _with_shown(
-    question: Question, judged: list[tuple[float, Finding]], numbers: Numbers
-) -> list[tuple[float, Finding]]:
-    """The arithmetic layer's findings, with the points that a calculation makes."""
-    points = {point.says: point for point in question.layers["arithmetic"].points}
+    question: Question, points: Sequence[Point], judged: Judged, numbers: _Numbers
+) -> Judged:
+    """The findings on the arithmetic layer's points, with those that a calculation makes."""
     entries = {entry.name: entry for entry in question.quantities}
     found = []
-    for weight, finding in judged:
-        point = points.get(finding.says)
-        if finding.verdict not in ("found", "opposite") and point is not None:
-            shown = (entries[name] for name in point.shown_by)
-            lines = (line for entry in shown if (line := _calculated(entry, numbers)))
-            if line := next(lines, None):
+    for point, (weight, finding) in zip(points, judged, strict=True):
+        if finding.verdict not in ("found", "opposite"):
+            lines = (_calculated(entries[name], numbers) for name in point.shown_by)
+            if line := next(filter(None, lines), None):
                 finding = Finding(finding.says, "found", line.text, line.start)
         found.append((weight, finding))
     return found
 
 
-def _calculated(entry: Expected, numbers: Numbers) -> Equation | None:
+def _calculated(entry: Expected, numbers: _Numbers) -> Equation | None:
     """The calculation that comes to a quantity."""
-    for equation in numbers.equations:
-        if equation.holds:
-            for stated in numbers.stated:
-                if stated.end == equation.end and _compared(stated, entry, numbers) == "right":
-                    return equation
-    return None
+    pairs = zip(numbers.stated, numbers.verdicts[entry.name], strict=True)
+    ends = {stated.end for stated, verdict in pairs if verdict == "right"}
+    return next((e for e in numbers.equations if e.holds and e.end in ends), None)
 
 
-def grade_quantities(
-    question: Question, numbers: Numbers
-) -> tuple[list[Finding], list[Finding], list[tuple[int, str]]]:
-    """(findings on the quantities that were asked for, on others that are wrong, caps)."""
-    asked, others, caps = [], [], []
-    right = {
-        entry.name: stated
-        for entry in question.quantities
-        if (stated := _right(entry, numbers)) is not None
-    }
-    explained = _explained(question, numbers)
+def _quantities(question: Question, numbers: _Numbers) -> tuple[Judged, Caps]:
+    """What became of each quantity and calculation: what was asked for counts, the rest shows."""
+    asked: Judged = []
+    others: Judged = []
+    caps: Caps = []
     for entry in question.quantities:
-        finding = _finding(entry, right.get(entry.name), numbers, explained)
+        finding = _finding(entry, numbers)
         if finding.verdict == "wrong":
             caps.append((WRONG_CAP, f"a number is wrong: {entry.says}"))
         elif finding.verdict != "found" and entry.asked:
             caps.append((UNSHOWN_CAP, f"asked for and not stated: {entry.says}"))
         if entry.asked:
-            asked.append(finding)
+            asked.append((1.0, finding))
         elif finding.verdict == "wrong":
-            others.append(finding)
+            others.append((0.0, finding))
     for equation in numbers.equations:
         if not equation.holds:
             note = "the arithmetic does not come out"
-            others.append(Finding("arithmetic", "wrong", equation.text, equation.start, note))
+            line = Finding("arithmetic", "wrong", equation.text, equation.start, note)
+            others.append((0.0, line))
             caps.append((WRONG_CAP, f"does not come out: {equation.text}"))
-    return asked, others, caps
+    return [*asked, *others], caps
 
 
-def _judged(text: Text, points: Sequence[Point]) -> list[tuple[float, Finding]]:
+def _judged(text: Text, points: Sequence[Point]) -> Judged:
     return [(point.weight, find_point(text, point)) for point in points]
 
 
@@ -178,51 +177,23 @@ def _mistakes(question: Question, layer: Layer, text: Text) -> list[Finding]:
     return found
 
 
-def _right(entry: Expected, numbers: Numbers) -> Stated | None:
-    for stated in numbers.stated:
-        if _compared(stated, entry, numbers) == "right":
-            return stated
-    return None
-
-
-def _compared(stated: Stated, entry: Expected, numbers: Numbers) -> str:
-    context = numbers.text[max(0, stated.start - _CONTEXT) : stated.end + _CONTEXT]
-    return compare(stated, entry.measure, entry.tolerance, context)
-
-
-def _explained(question: Question, numbers: Numbers) -> set[int]:
-    """Indices of the stated numbers that are right for some quantity, stand in the question, or are
-    part of arithmetic that comes out: none of them can be a wrong version of another quantity."""
-    given = read_quantities(question.ask)
-    holding = [(e.start, e.end) for e in numbers.equations if e.holds]
-    found = set()
-    for n, stated in enumerate(numbers.stated):
-        if (
-            any(_compared(stated, entry, numbers) == "right" for entry in question.quantities)
-            or any(compare(stated, other.measure, 0.001) == "right" for other in given)
-            or any(start <= stated.start and stated.end <= end for start, end in holding)
-        ):
-            found.add(n)
-    return found
-
-
-def _finding(
-    entry: Expected, right: Stated | None, numbers: Numbers, explained: set[int]
-) -> Finding:
+def _finding(entry: Expected, numbers: _Numbers) -> Finding:
     """What became of a quantity. It is wrong if one to three numbers of the answer can be meant;
     among more the machine cannot tell. Numbers in words are mostly turns of phrase, and one that
     was not asked for is not sought among bare numbers."""
     note = f"computed: {entry.shown}"
-    if right is not None:
+    if right := numbers.right(entry):
         return Finding(entry.says, "found", right.text, right.start, note)
-    meant = []
-    for n, stated in enumerate(numbers.stated):
-        in_digits = any(letter.isdigit() for letter in stated.text)
-        if n in explained or not in_digits or not (stated.has_unit or entry.asked):
-            continue
-        verdict = _compared(stated, entry, numbers)
-        if verdict in ("wrong value", "wrong unit"):
-            meant.append((stated, verdict))
+    meant = [
+        (stated, verdict)
+        for n, (stated, verdict) in enumerate(
+            zip(numbers.stated, numbers.verdicts[entry.name], strict=True)
+        )
+        if n not in numbers.explained
+        and verdict in ("wrong value", "wrong unit")
+        and any(letter.isdigit() for letter in stated.text)
+        and (stated.has_unit or entry.asked)
+    ]
     if 0 < len(meant) <= _MOST_MEANT:
         stated, verdict = max(meant, key=lambda pair: pair[1] == "wrong value")
         words = f"the unit is wrong; {note}" if verdict == "wrong unit" else note

@@ -19,7 +19,6 @@ from mini_vllm.errors import InvalidInputError
 from mini_vllm.sim.scenario import Scenario
 from mini_vllm.sim.simulate import Result
 from mini_vllm.sim.simulate import simulate as run_scenario
-from trackrecord.loop.bank.grade import notes_of
 from trackrecord.loop.design import figures
 from trackrecord.loop.design.facts import prompt_of
 from trackrecord.loop.design.figures import (
@@ -33,10 +32,10 @@ from trackrecord.loop.design.report import DesignReport, SloVerdict
 from trackrecord.loop.design.run import choices, out_of_reach, scenario_of
 from trackrecord.loop.design.sheet import DesignFile, NamedRisk, read_design
 from trackrecord.loop.design.task import Bound, DesignTask, Risk, load_task
+from trackrecord.loop.grading.layers import Caps, Judged, layer_mark, notes_of, peek_caps
 from trackrecord.loop.grading.points import Point, Text, find_point, read_text
 from trackrecord.loop.items import Answer
 from trackrecord.loop.marks import (
-    PEEK_CAP,
     UNSHOWN_CAP,
     WRONG_CAP,
     Finding,
@@ -44,8 +43,6 @@ from trackrecord.loop.marks import (
     LayerMark,
     Mark,
     Verdict,
-    capped,
-    score_of,
 )
 
 GUESS_CAP = 1
@@ -56,8 +53,6 @@ UNFIT_CAP = 1
 """The most that mechanism and consequence can have where the design does not fit the devices."""
 _NOT_ASKED = "it was not asked for"
 Say = Callable[[str], None]
-Criteria = list[tuple[float, Finding]]
-Caps = list[tuple[int, str]]
 
 
 @dataclass(frozen=True)
@@ -140,14 +135,10 @@ def _simulated(name: str, text: str) -> Result:
     return run_scenario(scenario_of(task, read_design(text, task.gpus)))
 
 
-def _layer(layer: Layer, criteria: Criteria, caps: Caps, answer: Answer) -> LayerMark:
-    if answer.peeked:
-        caps = [*caps, (PEEK_CAP, "the model answer was looked at")]
-    told = [(weight, f) for weight, f in criteria if f.note != NOT_SIMULATED]
-    total = sum(weight for weight, _ in told)
-    got = sum(weight for weight, finding in told if finding.verdict == "found")
-    score, reasons = capped(score_of(got, total), caps)
-    return LayerMark(layer, score, tuple(finding for _, finding in criteria), reasons)
+def _layer(layer: Layer, judged: Judged, caps: Caps, answer: Answer) -> LayerMark:
+    """What only a simulation can tell is shown, and not counted."""
+    counted = [(0.0 if f.note == NOT_SIMULATED else weight, f) for weight, f in judged]
+    return layer_mark(layer, counted, [*caps, *peek_caps(answer)])
 
 
 def _hourly(case: _Case) -> float | None:
@@ -158,9 +149,9 @@ def _hourly(case: _Case) -> float | None:
 # Mechanism.
 
 
-def _mechanism(case: _Case) -> tuple[Criteria, Caps]:
+def _mechanism(case: _Case) -> tuple[Judged, Caps]:
     caps: Caps = []
-    criteria: Criteria = [(1.0, _fits(case))]
+    criteria: Judged = [(1.0, _fits(case))]
     if case.unfit:
         caps.append((UNFIT_CAP, f"the design cannot be placed: {case.unfit}"))
     if case.scenario is not None:
@@ -232,7 +223,7 @@ def _moved(finding: Finding, by: int) -> Finding:
 # Arithmetic.
 
 
-def _arithmetic(case: _Case) -> tuple[Criteria, Caps]:
+def _arithmetic(case: _Case) -> tuple[Judged, Caps]:
     model = read_design(case.task.model, case.task.gpus)
     chosen = choices(case.task, case.design, model)
     expected = [figures.find_expected(entry, chosen, case.lines) for entry in case.task.expected]
@@ -250,7 +241,7 @@ def _arithmetic(case: _Case) -> tuple[Criteria, Caps]:
         for entry in case.compared
         if entry.key in case.task.predict
     ]
-    criteria: Criteria = [(2.0, finding) for finding in expected]
+    criteria: Judged = [(2.0, finding) for finding in expected]
     criteria += [(1.0, finding) for finding in predicted]
     criteria += [(0.0, finding) for finding in extra]
     return criteria, caps
@@ -259,9 +250,9 @@ def _arithmetic(case: _Case) -> tuple[Criteria, Caps]:
 # Consequence.
 
 
-def _consequence(case: _Case, slo: Sequence[SloVerdict]) -> tuple[Criteria, Caps]:
+def _consequence(case: _Case, slo: Sequence[SloVerdict]) -> tuple[Judged, Caps]:
     caps: Caps = []
-    criteria: Criteria = []
+    criteria: Judged = []
     quote, start = _topology_quote(case.design)
     for verdict in slo:
         says = f"the objective is kept: {verdict.words}"

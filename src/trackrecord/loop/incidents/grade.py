@@ -15,6 +15,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from trackrecord.loop.grading.layers import Judged, layer_mark, notes_of, peek_caps
 from trackrecord.loop.grading.points import Point, Text, find_point, parse_pattern, read_text
 from trackrecord.loop.grading.prose import MOST_CHARACTERS, Sentence
 from trackrecord.loop.incidents.case import (
@@ -28,16 +29,7 @@ from trackrecord.loop.incidents.case import (
 from trackrecord.loop.incidents.item import incident_item
 from trackrecord.loop.incidents.run import run_incident
 from trackrecord.loop.items import Answer
-from trackrecord.loop.marks import (
-    PEEK_CAP,
-    UNSHOWN_CAP,
-    Finding,
-    Layer,
-    LayerMark,
-    Mark,
-    capped,
-    score_of,
-)
+from trackrecord.loop.marks import UNSHOWN_CAP, Finding, Mark
 
 MOST_WORDS_OF_AN_ORDER = 20
 TOLERANCE = 0.02
@@ -45,8 +37,6 @@ TOLERANCE = 0.02
 _NUMBER = re.compile(r"(?<![\w.,])\d+(?:,\d{3})*(?:\.\d+)?(?![\d])")
 _HEADINGS = tuple(heading.lower() for heading in SECTIONS)
 _HEADING = re.compile(rf"^#{{1,4}}[ \t]*({'|'.join(_HEADINGS)})\b.*$", re.I | re.M)
-Judged = list[tuple[float, Finding]]
-
 UNCAUSED_CAP = 1
 """The most that the mechanism can have when the cause is not named, however well one looked."""
 
@@ -76,7 +66,7 @@ def grade_incident(answer: Answer, seed: int = 0) -> Mark:
     written = answer.text[:MOST_CHARACTERS]
     parts = {name: read_text(section(written, name), prompt) for name in _HEADINGS}
     read = _Reading(case, answer, read_text(written, prompt), parts, seed)
-    caps = [(PEEK_CAP, "the model answer was looked at")] if answer.peeked else []
+    caps = peek_caps(answer)
     figures = [(1.0, _figure(read, figure)) for figure in case.figures]
     unshown = [
         (UNSHOWN_CAP, f"not shown: {finding.says}")
@@ -87,13 +77,13 @@ def grade_incident(answer: Answer, seed: int = 0) -> Mark:
     main = cause[0][1]
     uncaused = [] if main.verdict == "found" else [(UNCAUSED_CAP, f"not named: {main.says}")]
     layers = (
-        _layer("mechanism", _weighed(cause, 3) + _order(read), caps + uncaused),
-        _layer(
+        layer_mark("mechanism", _weighed(cause, 3) + _order(read), caps + uncaused),
+        layer_mark(
             "arithmetic",
             _weighed(_points(read, "evidence", case.invariant), 2) + _weighed(figures, 2),
             caps + unshown,
         ),
-        _layer(
+        layer_mark(
             "consequence",
             _fixing(read)
             + _weighed(_points(read, "how to verify", case.verify), 1)
@@ -101,7 +91,7 @@ def grade_incident(answer: Answer, seed: int = 0) -> Mark:
             caps,
         ),
     )
-    return Mark(answer.item, layers, tuple(_notes(case, answer)))
+    return Mark(answer.item, layers, (_walked(case, answer), *notes_of(answer)))
 
 
 def section(text: str, name: str) -> str:
@@ -135,13 +125,6 @@ def find_fix(case: Case, text: Text) -> tuple[Fix, Finding] | None:
         return None
     *_, fix, finding = min(named, key=lambda each: each[:2])
     return fix, finding
-
-
-def _layer(layer: Layer, judged: Judged, caps: Sequence[tuple[int, str]]) -> LayerMark:
-    total = sum(weight for weight, _ in judged)
-    got = sum(weight for weight, finding in judged if finding.verdict == "found")
-    score, reasons = capped(score_of(got + 1e-9, total), caps)
-    return LayerMark(layer, score, tuple(finding for _, finding in judged), reasons)
 
 
 def _points(read: _Reading, part: str, points: Sequence[Point]) -> Judged:
@@ -268,16 +251,9 @@ def _fixing(read: _Reading) -> Judged:
     ]
 
 
-def _notes(case: Case, answer: Answer) -> Iterator[str]:
+def _walked(case: Case, answer: Answer) -> str:
+    """How long the way was that was taken, beside the true one."""
     looked = [action.what for action in answer.actions if action.kind == "observe"]
     spent = sum(case.minutes.get(what, 0.0) for what in looked)
     needed = sum(case.minutes[name] for name, _ in case.path)
-    yield f"observations: {spent:g} min; the true path takes {needed:g} min"
-    if answer.peeked:
-        yield f"the model answer was looked at: no layer is above {PEEK_CAP}"
-    if answer.skipped:
-        yield "skipped"
-    if answer.overtime:
-        yield "part of it was written after the time was up"
-    if len(answer.text) > MOST_CHARACTERS:
-        yield f"only the first {MOST_CHARACTERS:,} characters were read"
+    return f"observations: {spent:g} min; the true path takes {needed:g} min"
