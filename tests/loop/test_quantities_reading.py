@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trackrecord.loop.quantities import equations
 from trackrecord.loop.quantities.measure import Measure
 from trackrecord.loop.quantities.reading import (
     Stated,
@@ -184,3 +185,17 @@ def test_a_long_text_is_read_in_one_go(piece: str) -> None:
     text = piece * (200_000 // len(piece)) + "= 42 ms"
     assert read_quantities(text)[-1].measure == _measure(42, "ms")
     read_equations(text)
+
+
+def test_a_wrong_calculation_reads_its_own_numbers_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    read: list[Stated] = []
+
+    def counted(number: Stated) -> Measure:
+        read.append(number)
+        return bare(number)
+
+    bare = equations._bare
+    monkeypatch.setattr(equations, "_bare", counted)
+    text = "; ".join(f"{n} x {n + 1} = {n * n + 8 * n}" for n in range(2, 102))
+    assert [equation.holds for equation in read_equations(text)] == [False] * 100
+    assert len(read) <= 2 * 200

@@ -9,8 +9,8 @@ Invariant: linear in the text; whatever cannot be worked out is left out.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from math import ceil, floor, isfinite
 
@@ -195,12 +195,8 @@ def _pairs(
         stated = numbers[side.first]
         if left.is_single:
             here = numbers[left.first].measure.physical
-            if (
-                side.after != "="
-                or not side.is_single
-                or not here
-                or here != stated.measure.physical
-            ):
+            same = here and here == stated.measure.physical
+            if side.after != "=" or not side.is_single or not same:
                 left = side
                 continue
         if side.is_single:
@@ -214,47 +210,49 @@ def _outcome(
 ) -> tuple[Measure, bool] | None:
     """The value of a side, and whether it is the stated one; 70B may be bytes or billions."""
     lacks_units = any(isinstance(term, int) and not numbers[term].has_unit for term in side)
-    first = _value(side, numbers, in_billions=False)
-    for computed in (first, _value(side, numbers, in_billions=True)):
+    first = _value(side, lambda place: numbers[place].measure)
+    for computed in (first, _value(side, lambda place: _in_billions(numbers[place]))):
         if computed is None:
             continue
-        if _agrees(side, numbers, computed, stated, tolerance, lacks_units):
+        if _is_right(computed, stated, tolerance):
+            return computed, True
+        mine, theirs = dict(computed.physical), dict(stated.measure.physical)
+        same_but_time = {**mine, "s": 0} == {**theirs, "s": 0}
+        if mine and theirs and not lacks_units and not same_but_time:
+            continue
+        bare = _value(side, lambda place: _bare(numbers[place]))
+        if _by_digits(computed, bare, stated, tolerance):
             return computed, True
     return None if first is None else (first, False)
 
 
-def _agrees(
-    side: Sequence[_Term],
-    numbers: Sequence[Stated],
-    computed: Measure,
-    stated: Stated,
-    tolerance: float,
-    lacks_units: bool,
-) -> bool:
-    """Whether a result is the computed one; a count may be rounded up or down. Where a number has
-    no unit, or time is left out or added (`730 h x 8 USD/h = 5,840 USD a month`), the digits
-    decide."""
-    for one in (stated.measure, *stated.others):
-        if one.physical == computed.physical and stated.is_near(one, computed.value, tolerance):
-            return True
+def _is_right(computed: Measure, stated: Stated, tolerance: float) -> bool:
+    return any(
+        one.physical == computed.physical and stated.is_near(one, computed.value, tolerance)
+        for one in (stated.measure, *stated.others)
+    )
+
+
+def _by_digits(computed: Measure, bare: Measure | None, stated: Stated, tolerance: float) -> bool:
+    """Whether the digits agree where units cannot decide: a number has none, or time is left out or
+    added (`730 h x 8 USD/h = 5,840 USD a month`). A count may be rounded up or down.
+
+    Args:
+        bare: the calculation with digits alone.
+    """
     mine, theirs = dict(computed.physical), dict(stated.measure.physical)
-    same_but_time = {**mine, "s": 0} == {**theirs, "s": 0}
-    if mine and theirs and not lacks_units and not same_but_time:
-        return False
+    has_units, is_bytes = bool(mine or theirs), "B" in mine or "B" in theirs
     digits = digits_of(stated.text)
-    if digits == stated.measure.value and digits.is_integer() and not mine and not theirs:
+    if digits == stated.measure.value and digits.is_integer() and not has_units:
         is_whole = floor(computed.value) <= digits <= ceil(computed.value)
-        near = abs(digits - computed.value) <= _WHOLE_OFF * digits
-        if is_whole and near:
+        if is_whole and abs(digits - computed.value) <= _WHOLE_OFF * digits:
             return True
-    is_bytes = "B" in mine or "B" in theirs
     if differ_by_prefix(stated.measure.value, computed.value, tolerance, is_bytes=is_bytes):
         return True
-    raw = _value(side, [replace(n, measure=_bare(n)) for n in numbers], in_billions=False)
-    percent = (1.0,) if mine or theirs else (1.0, 100.0)
-    if digits is None or raw is None:
+    percent = (1.0,) if has_units else (1.0, 100.0)
+    if digits is None or bare is None:
         return False
-    return differ_by_prefix(digits, raw.value, tolerance, percent, is_bytes)
+    return differ_by_prefix(digits, bare.value, tolerance, percent, is_bytes)
 
 
 def _bare(number: Stated) -> Measure:
@@ -263,14 +261,23 @@ def _bare(number: Stated) -> Measure:
     return number.measure if digits is None else Measure(digits)
 
 
-def _value(side: Sequence[_Term], numbers: Sequence[Stated], in_billions: bool) -> Measure | None:
-    """What a side comes to, by two stacks; None where its units do not go together."""
+def _in_billions(number: Stated) -> Measure:
+    billions = (one for one in number.others if one.dims == (("parameter", 1),))
+    return next(billions, number.measure)
+
+
+def _value(side: Sequence[_Term], read: Callable[[int], Measure]) -> Measure | None:
+    """What a side comes to, by two stacks; None where its units do not go together.
+
+    Args:
+        read: what the number at a place is taken for.
+    """
     values: list[Measure] = []
     signs: list[str] = []
     try:
         for term in _balanced(side):
             if isinstance(term, int):
-                values.append(_reading(numbers[term], in_billions))
+                values.append(read(term))
             elif isinstance(term, Measure):
                 values.append(values.pop() * term)
             elif term == "(":
@@ -301,11 +308,6 @@ def _balanced(side: Sequence[_Term]) -> list[_Term]:
         del terms[-1]
         excess += 1
     return terms
-
-
-def _reading(number: Stated, in_billions: bool) -> Measure:
-    billions = [one for one in number.others if one.dims == (("parameter", 1),)]
-    return billions[0] if in_billions and billions else number.measure
 
 
 def _apply(values: list[Measure], sign: str) -> None:
