@@ -280,11 +280,7 @@ class Scheduler:
 
     def _preempt_one(self, preempted: list[Request]) -> Request:
         """Sends a running request back to wait; returns it."""
-        if self.config.policy == "priority":
-            victim = max(self.running, key=lambda r: (r.priority, r.arrival_time))
-            self.running.remove(victim)
-        else:
-            victim = self.running.pop()
+        victim = self._take_victim()
         self.kv_cache_manager.free(victim)
         victim.status = RequestStatus.PREEMPTED
         victim.num_computed_tokens = 0
@@ -292,6 +288,14 @@ class Scheduler:
         self.num_preemptions += 1
         self.waiting.prepend(victim)
         preempted.append(victim)
+        return victim
+
+    def _take_victim(self) -> Request:
+        """Takes the request that has to give way out of those that run."""
+        if self.config.policy != "priority":
+            return self.running.pop()
+        victim = max(self.running, key=lambda r: (r.priority, r.arrival_time))
+        self.running.remove(victim)
         return victim
 
     def update_from_output(

@@ -208,7 +208,7 @@ def _matches(words: Sequence[Word], stems: frozenset[str], phrase: Phrase) -> li
         return []
     found = []
     for first, word in enumerate(words):
-        if _fits(word, phrase.words[0]):
+        if fits(word, phrase.words[0]):
             match = (_in_order if phrase.is_ordered else _in_any_order)(words, phrase, first)
             if match:
                 found.append(match)
@@ -220,7 +220,7 @@ def _in_order(words: Sequence[Word], phrase: Phrase, first: int) -> list[int]:
     for part in phrase.words[1:]:
         after = places[-1] + 1
         window = range(after, min(after + _GAP + 1, len(words)))
-        place = next((n for n in window if _fits(words[n], part)), None)
+        place = next((n for n in window if fits(words[n], part)), None)
         if place is None:
             return []
         places.append(place)
@@ -233,14 +233,15 @@ def _in_any_order(words: Sequence[Word], phrase: Phrase, first: int) -> list[int
     for part in phrase.words[1:]:
         low, high = min(places), max(places)
         window = range(max(0, low - _GAP - 1), min(high + _GAP + 2, len(words)))
-        fitting = [n for n in window if n not in places and _fits(words[n], part)]
+        fitting = [n for n in window if n not in places and fits(words[n], part)]
         if not fitting:
             return []
         places.append(min(fitting, key=lambda n: (abs(n - places[-1]), n < places[-1])))
     return places
 
 
-def _fits(word: Word, part: tuple[str, bool]) -> bool:
+def fits(word: Word, part: tuple[str, bool]) -> bool:
+    """Whether a word of a text is that of a phrase: the same stem, or so begun."""
     text, is_beginning = part
     return word.plain.startswith(text) if is_beginning else word.stem == text
 

@@ -13,7 +13,7 @@ import tomllib
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from importlib import resources
 
 import snowballstemmer
@@ -88,21 +88,26 @@ class Sentence:
     text: str
     words: tuple[Word, ...]
 
-    @property
+    @cached_property
+    def _letters(self) -> list[str]:
+        """Its words of letters alone, in lower case."""
+        return [word.plain for word in self.words if word.plain.isalpha()]
+
+    @cached_property
     def is_terse(self) -> bool:
         """Whether it is as short as a heading, or does without function words. A few such sentences
         are a style; a text of them is a list."""
         if "=" in self.text:
             return False  # a calculation
-        plain = [word.plain for word in self.words if word.plain.isalpha()]
+        plain = self._letters
         return len(plain) <= _FEWEST + 1 or (
             len(plain) <= _TERSE and not any(word in _FUNCTION for word in plain)
         )
 
-    @property
+    @cached_property
     def is_prose(self) -> bool:
         """Whether words are put in relation here, rather than listed."""
-        plain = [word.plain for word in self.words if word.plain.isalpha()]
+        plain = self._letters
         ends = self.text.endswith((".", "!", "?", ":"))
         pieces = [len(_WORD.findall(piece)) for piece in _PIECES.split(self.text)]
         if len(plain) < (_FEWEST if ends else _FEWEST_WITHOUT_END):

@@ -16,7 +16,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from trackrecord.loop.grading.layers import Judged, layer_mark, notes_of, peek_caps
-from trackrecord.loop.grading.points import Point, Text, find_point, parse_pattern, read_text
+from trackrecord.loop.grading.points import Point, Text, find_point, fits, parse_pattern, read_text
 from trackrecord.loop.grading.prose import MOST_CHARACTERS, Sentence
 from trackrecord.loop.incidents.case import (
     EXPENSIVE_MINUTES,
@@ -215,10 +215,7 @@ def _is_close(stated: float, name: str, value: float) -> bool:
 def _speaks_of(sentence: Sentence, near: str) -> bool:
     """Whether all words of one alternative of `near` stand in the sentence."""
     return any(
-        all(
-            any(w.plain.startswith(part) if begins else w.stem == part for w in sentence.words)
-            for part, begins in phrase.words
-        )
+        all(any(fits(word, part) for word in sentence.words) for part in phrase.words)
         for phrase in parse_pattern(near)
     )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from mini_vllm.core.kv_cache_manager import KVCacheManager
 from mini_vllm.core.request import Request
@@ -11,6 +12,19 @@ from trackrecord.loop.incidents import views
 from trackrecord.loop.incidents.ledger import Entry, LedgerExecutor
 from trackrecord.loop.incidents.outcome import Outcome
 from trackrecord.loop.incidents.site import Ask, Life, Site, roofline
+
+_CHANGES: dict[str, dict[str, Any]] = {
+    "larger-blocks": {"block_size": 32, "num_blocks": 1001},
+    "more-blocks": {"num_blocks": 4001},
+    "no-caching": {"enable_prefix_caching": False},
+    "one-at-a-time": {"max_num_seqs": 1},
+}
+"""What the fixes around a hash change in the configuration."""
+
+
+def changed(config: SchedulerConfig, change: str) -> SchedulerConfig:
+    """`config` with a fix that is a setting; as it is where the fix is none of these."""
+    return replace(config, **_CHANGES.get(change, {}))
 
 
 def compare(config: SchedulerConfig, manager: type[KVCacheManager], asks: list[Ask]) -> Outcome:

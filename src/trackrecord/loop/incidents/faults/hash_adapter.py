@@ -6,7 +6,6 @@ apart; here it is the adapter's name, and the cache's content is that of an engi
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 from mini_vllm.core.kv_cache_manager import ROOT_HASH, KVCacheManager, hash_block
@@ -32,15 +31,7 @@ class DeafManager(KVCacheManager):
 
 
 def run(setup: Setup) -> Outcome:
-    config = _CONFIG
-    if setup.change == "larger-blocks":
-        config = replace(config, block_size=32, num_blocks=1001)
-    if setup.change == "more-blocks":
-        config = replace(config, num_blocks=4001)
-    if setup.change == "no-caching":
-        config = replace(config, enable_prefix_caching=False)
-    if setup.change == "one-at-a-time":
-        config = replace(config, max_num_seqs=1)
+    config = sharing.changed(_CONFIG, setup.change)
     return sharing.compare(config, DeafManager if setup.broken else KVCacheManager, _asks(setup))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from random import Random
 
 from mini_vllm.core.kv_cache_manager import ROOT_HASH, KVCacheManager, hash_block
@@ -29,13 +28,7 @@ class OrphanManager(KVCacheManager):
 
 
 def run(setup: Setup) -> Outcome:
-    config = _CONFIG
-    if setup.change == "larger-blocks":
-        config = replace(config, block_size=32, num_blocks=1001)
-    if setup.change == "more-blocks":
-        config = replace(config, num_blocks=4001)
-    if setup.change == "no-caching":
-        config = replace(config, enable_prefix_caching=False)
+    config = sharing.changed(_CONFIG, setup.change)
     asks = _asks(setup.seed, salted=setup.change == "salt")
     return sharing.compare(config, OrphanManager if setup.broken else KVCacheManager, asks)
 

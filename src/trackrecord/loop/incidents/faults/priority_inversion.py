@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from random import Random
 
-from mini_vllm.core.request import Request, RequestStatus
+from mini_vllm.core.request import Request
 from mini_vllm.core.scheduler import Scheduler, SchedulerConfig
 from trackrecord.loop.incidents import views
 from trackrecord.loop.incidents.outcome import Outcome, Setup
@@ -24,16 +24,8 @@ _BATCH, _CHATS = 10, 12
 class BlindScheduler(Scheduler):
     """Admits by priority and preempts by order of admission."""
 
-    def _preempt_one(self, preempted: list[Request]) -> Request:
-        victim = self.running.pop()
-        self.kv_cache_manager.free(victim)
-        victim.status = RequestStatus.PREEMPTED
-        victim.num_computed_tokens = 0
-        victim.num_preemptions += 1
-        self.num_preemptions += 1
-        self.waiting.prepend(victim)
-        preempted.append(victim)
-        return victim
+    def _take_victim(self) -> Request:
+        return self.running.pop()
 
 
 def run(setup: Setup) -> Outcome:
