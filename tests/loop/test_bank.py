@@ -7,11 +7,10 @@ from functools import cache
 
 import pytest
 
-from trackrecord.loop.areas import LoopArea, competencies, loop_areas
+from trackrecord.loop.areas import LEVELS, LoopArea, competencies, loop_areas
 from trackrecord.loop.bank.checks import Problem, check_question, confusions, model_answer
 from trackrecord.loop.bank.grade import grade_question
 from trackrecord.loop.bank.load import load_area, load_bank
-from trackrecord.loop.bank.question import LEVELS
 from trackrecord.loop.items import Answer
 from trackrecord.loop.marks import FULL, PEEK_CAP
 

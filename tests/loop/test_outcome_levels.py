@@ -5,8 +5,7 @@ from __future__ import annotations
 import pytest
 
 from loop.graded_runs import graded, sat, whole_loop
-from trackrecord.loop.areas import competencies
-from trackrecord.loop.bank.question import LEVELS
+from trackrecord.loop.areas import LEVELS, competencies
 from trackrecord.loop.graded import GradedAnswer
 from trackrecord.loop.marks import LAYERS
 from trackrecord.loop.outcome.levels import groups, levels, staff_map

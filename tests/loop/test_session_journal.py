@@ -9,26 +9,15 @@ import signal
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from small_loop import CATALOGUE, Script, SetClock
+from small_loop import CATALOGUE, Script
 
 from trackrecord.errors import WorkspaceError
 from trackrecord.journal import JournalFile
 from trackrecord.loop.session import SessionError, sit
 from trackrecord.loop.session.record import journal_path, load_run, runs
 from trackrecord.loop.session.text import clean, delta, patched, shown
-from trackrecord.workspace import Workspace
 
 texts = st.text("ab\n", max_size=12)
-
-
-@pytest.fixture
-def place(tmp_path):
-    return Workspace.open(tmp_path / "work")
-
-
-@pytest.fixture
-def clock():
-    return SetClock()
 
 
 @pytest.fixture

@@ -7,24 +7,13 @@ import sys
 from dataclasses import replace
 
 import pytest
-from small_loop import CATALOGUE, Script, SetClock
+from small_loop import CATALOGUE, Script
 
 from mini_vllm.errors import MiniVLLMError
 from trackrecord.loop.session import SessionError, sit
 from trackrecord.loop.session.record import load_run, runs
-from trackrecord.workspace import Workspace
 
 MINUTE = 60
-
-
-@pytest.fixture
-def place(tmp_path):
-    return Workspace.open(tmp_path / "work")
-
-
-@pytest.fixture
-def clock():
-    return SetClock()
 
 
 @pytest.fixture

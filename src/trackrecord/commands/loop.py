@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, TextIO
 from mini_vllm import console
 from mini_vllm.console import printable
 from trackrecord.commands import loop_bank, loop_outcome
-from trackrecord.commands.flags import add_common_flags
+from trackrecord.commands.flags import add_common_flags, whole
 from trackrecord.workspace import Workspace
 
 if TYPE_CHECKING:
@@ -123,6 +123,4 @@ def _screen(args: argparse.Namespace) -> TextIO:
 
 
 def _seed(text: str) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) <= 10 and int(text) < 2**32):
-        raise argparse.ArgumentTypeError(f"must be a whole number below 2**32, got {text!r}")
-    return int(text)
+    return whole(text, 0, 2**32 - 1)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from mini_vllm import console
 from mini_vllm.console import printable
-from trackrecord.commands.flags import add_common_flags
+from trackrecord.commands.flags import add_common_flags, whole
 from trackrecord.errors import TrackRecordError
 from trackrecord.venture.uncertainty import DRAWS
 from trackrecord.workspace import Workspace, write_whole
@@ -167,16 +167,8 @@ def _described(problem: Problem) -> dict[str, str]:
 
 
 def _draws(text: str) -> int:
-    return _whole(text, _FEWEST_DRAWS, _MOST_DRAWS)
+    return whole(text, _FEWEST_DRAWS, _MOST_DRAWS)
 
 
 def _seed(text: str) -> int:
-    return _whole(text, 0, 1 << 40)
-
-
-def _whole(text: str, least: int, most: int) -> int:
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and least <= int(text) <= most):
-        raise argparse.ArgumentTypeError(
-            f"must be a whole number from {least} to {most:,}, got {text!r}"
-        )
-    return int(text)
+    return whole(text, 0, 1 << 40)

@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from functools import cache
 from importlib import resources
 
+LEVELS = ("senior", "staff", "principal")
+"""The difficulties of items, named for the level at which an answer is expected without help."""
+
 
 @dataclass(frozen=True)
 class LoopArea:

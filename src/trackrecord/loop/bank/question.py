@@ -16,7 +16,7 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 from trackrecord.errors import TrackRecordError
-from trackrecord.loop.areas import LoopArea, competencies
+from trackrecord.loop.areas import LEVELS, LoopArea, competencies
 from trackrecord.loop.grading.points import PatternError, Point
 from trackrecord.loop.items import Item
 from trackrecord.loop.marks import LAYERS, Layer
@@ -24,8 +24,6 @@ from trackrecord.loop.quantities.expressions import ExpressionError, evaluate
 from trackrecord.loop.quantities.units import Measure, UnitError, parse_unit, show
 from trackrecord.upstream.areas import Anchor
 
-LEVELS = ("senior", "staff", "principal")
-"""The three difficulties, named for the level at which an answer is expected without help."""
 FEWEST_CRITERIA = 3
 """Of a layer: with fewer, a single lucky sentence would be half of it."""
 _FILE_BYTES = 60_000

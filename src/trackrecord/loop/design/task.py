@@ -18,11 +18,9 @@ from importlib.resources.abc import Traversable
 from typing import Any
 
 from trackrecord.errors import TrackRecordError
-from trackrecord.loop.areas import competencies, loop_areas
+from trackrecord.loop.areas import LEVELS, competencies, loop_areas
 from trackrecord.loop.design.keys import KEYS, PREDICTED, Key
 from trackrecord.loop.grading.points import Point, parse_pattern
-
-LEVELS = ("senior", "staff", "principal")
 
 
 class DesignError(TrackRecordError):

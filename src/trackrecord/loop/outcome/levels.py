@@ -164,10 +164,6 @@ def rank_of(level: str) -> int:
     return [entry.name for entry in levels()].index(level)
 
 
-def group_of(name: str) -> Group:
-    return next(group for group in groups() if group.name == name)
-
-
 @cache
 def groups() -> tuple[Group, ...]:
     """The groups of competencies; each competency is in one."""
