@@ -98,6 +98,9 @@ def test_what_is_left_open_is_not_shown_and_not_reviewed(place: Path, run: Run) 
     done = sit(place, "start", "--session", "1", "--seed", str(SEED), lines=["text", "/quit"])
     assert done.returncode == 1
     assert load_question(planned(1).items[0]).model[:80] not in done.stdout
+    code, out, problem = run("report", "--json")
+    assert (code, json.loads(out)["answers"]) == (1, [])
+    assert "goes on" in problem
     code, out, problem = run("review", "2026-01-01-1")
     assert (code, out) == (2, "")
     run_id = json.loads(run("runs", "--json")[1])["runs"][0]["run"]

@@ -65,7 +65,8 @@ def grade_answer(
 def grade_run(
     run: Run, *, simulate: bool = True, say: Callable[[str], None] | None = None
 ) -> GradedRun:
-    """Every answer of a run with its mark.
+    """The answers of a run's ended sessions with their marks: findings tell what a model answer
+    says, and those of a session that goes on are shut.
 
     Args:
         simulate: whether designs are run; without, they are marked by what they say.
@@ -73,7 +74,9 @@ def grade_run(
     answers: list[GradedAnswer] = []
     problems = [*run.problems, *run.notes]
     for session in run.sessions:
-        for answer in session.answers:
+        if session.began and not session.ended and say:
+            say(printable(f"run {run.id} goes on, so its open session is not graded: resume it"))
+        for answer in session.answers if session.ended else ():
             try:
                 answers.append(_graded(run, session, answer, simulate, say))
             except TrackRecordError as error:
