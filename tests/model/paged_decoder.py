@@ -19,7 +19,7 @@ class PagedDecoder:
         self._tables = shuffled_block_tables(lengths, block_size, num_blocks)
         config = decoder.config
         shape = (num_blocks, block_size, config.num_key_value_heads, config.head_dim)
-        dtype = decoder.weights.embedding.dtype
+        dtype = decoder.weights.final_norm.dtype
         self._caches = [
             (torch.full(shape, 50.0, dtype=dtype), torch.full(shape, 50.0, dtype=dtype))
             for _ in range(config.num_hidden_layers)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from mini_vllm.kernels.metadata import AttentionMetadata
+    from mini_vllm.kernels.quantized import Matrix
 
 
 class Kernels(Protocol):
@@ -31,7 +32,7 @@ class Kernels(Protocol):
         `residual` may be overwritten: the caller goes on with the one returned.
         """
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    def linear(self, x: Tensor, weight: Matrix, bias: Tensor | None = None) -> Tensor:
         """`x [T, in] @ weight [out, in].T + bias [out]`, in the dtype of `x`."""
 
     def silu_and_mul(self, gate_up: Tensor) -> Tensor:

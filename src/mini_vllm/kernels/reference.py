@@ -11,6 +11,7 @@ from torch import Tensor
 
 from mini_vllm.kernels import multiplies_bf16
 from mini_vllm.kernels.metadata import AttentionMetadata
+from mini_vllm.kernels.quantized import Matrix, QuantizedMatrix
 
 _EMULATED_BF16 = not multiplies_bf16()
 # From this many rows on, widening the weights costs less than emulated bfloat16 products.
@@ -28,7 +29,9 @@ def add_rms_norm(x: Tensor, residual: Tensor, weight: Tensor, eps: float) -> tup
     return rms_norm(residual, weight, eps), residual
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def linear(x: Tensor, weight: Matrix, bias: Tensor | None = None) -> Tensor:
+    if isinstance(weight, QuantizedMatrix):
+        weight = weight.dequantize().to(x.dtype)
     if _emulates(x) and len(x) >= _WIDEN_ROWS:
         return _linear_widened(x, weight, bias)
     return F.linear(x, weight, bias)

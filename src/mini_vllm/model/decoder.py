@@ -21,7 +21,10 @@ from torch import Tensor
 
 from mini_vllm.kernels import get_kernels
 from mini_vllm.kernels.metadata import AttentionMetadata
+from mini_vllm.kernels.quantized import Matrix, QuantizedMatrix
 from mini_vllm.model.config import ModelConfig
+
+KVCaches = list[tuple[Tensor, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -29,16 +32,16 @@ class LayerWeights:
     """One block: matrices are `[out, in]`; Q, K, V and gate, up lie fused along `out`."""
 
     input_norm: Tensor
-    qkv: Tensor
+    qkv: Matrix
     qkv_bias: Tensor | None
     q_norm: Tensor | None
     k_norm: Tensor | None
-    o: Tensor
+    o: Matrix
     o_bias: Tensor | None
     post_norm: Tensor
-    gate_up: Tensor
+    gate_up: Matrix
     gate_up_bias: Tensor | None
-    down: Tensor
+    down: Matrix
     down_bias: Tensor | None
 
 
@@ -49,10 +52,10 @@ class DecoderWeights:
     `rope_factors [head_dim / 2]` divides the rotary frequencies (GGUF's `rope_freqs.weight`).
     """
 
-    embedding: Tensor
+    embedding: Matrix
     layers: tuple[LayerWeights, ...]
     final_norm: Tensor
-    lm_head: Tensor
+    lm_head: Matrix
     rope_factors: Tensor | None = None
 
 
@@ -62,15 +65,16 @@ class Decoder:
     def __init__(self, config: ModelConfig, weights: DecoderWeights) -> None:
         self.config = config
         self.weights = weights
-        device = weights.embedding.device
-        self.kernels = get_kernels(device, weights.embedding.dtype)
+        norm = weights.final_norm
+        device = norm.device
+        self.kernels = get_kernels(device, norm.dtype)
         self._frequencies = rope_frequencies(config, weights.rope_factors).to(device)
 
     def forward(
         self,
         input_ids: Tensor,
         positions: Tensor,
-        kv_caches: list[tuple[Tensor, Tensor]],
+        kv_caches: KVCaches,
         meta: AttentionMetadata,
     ) -> Tensor:
         """Hidden states `[T, hidden_size]` of token ids `[T]` at `positions [T]`, both int64.
@@ -84,7 +88,7 @@ class Decoder:
         angles = positions[:, None].float() * self._frequencies
         rope = angles.cos(), angles.sin()
 
-        residual = F.embedding(input_ids, self.weights.embedding)
+        residual = self.embed(input_ids).to(layers[0].input_norm.dtype)
         hidden = kernels.rms_norm(residual, layers[0].input_norm, eps)
         for i, (layer, next_norm, kv_cache) in enumerate(
             zip(layers, next_norms, kv_caches, strict=True)
@@ -96,9 +100,20 @@ class Decoder:
             hidden, residual = kernels.add_rms_norm(hidden, residual, next_norm, eps)
         return hidden
 
+    def embed(self, input_ids: Tensor) -> Tensor:
+        """Float32 rows of the embedding, `[T, hidden_size]`."""
+        embedding = self.weights.embedding
+        if isinstance(embedding, QuantizedMatrix):
+            return embedding.dequantize(input_ids)
+        return F.embedding(input_ids, embedding).float()
+
     def logits(self, hidden: Tensor) -> Tensor:
         """Float32 logits `[S, vocab_size]` of the hidden states `[S, hidden_size]` picked."""
         return self.kernels.linear(hidden, self.weights.lm_head).float()
+
+    def greedy(self, hidden: Tensor) -> Tensor:
+        """The likeliest token, int64 `[S]`, after each of the hidden states `[S, hidden_size]`."""
+        return self.logits(hidden).argmax(dim=-1)
 
     def _attention(
         self,

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from mini_vllm.errors import ModelLoadError
+from mini_vllm.kernels.quantized import BLOCK_BYTES
 from mini_vllm.model.config import ModelConfig
 from mini_vllm.model.gguf_header import GGUFHeader, TensorInfo
 from mini_vllm.model.gguf_quants import TYPES, UNSUPPORTED_NAMES
@@ -97,6 +98,22 @@ class GGUFWeights:
             halves.transpose(1, 2).copy_(rows.view(heads, -1, 2, *out.shape[1:]))
         else:
             self._dequantize(name, out)
+
+    def stored_format(self, name: str) -> str | None:
+        stored = TYPES[self._tensors[name].ggml_type].name.lower()
+        return stored if stored in BLOCK_BYTES else None
+
+    def copy_blocks_into(self, name: str, out: Tensor) -> None:
+        stored = self._tensors[name]
+        raw = torch.frombuffer(
+            self._data, dtype=torch.uint8, offset=stored.offset, count=out.numel()
+        ).view(out.shape)
+        heads = self._heads.get(name.split(".")[-2])
+        if self._interleaved and heads is not None:
+            halves = out.view(heads, 2, -1, out.shape[1])
+            halves.transpose(1, 2).copy_(raw.view(heads, -1, 2, out.shape[1]))
+        else:
+            out.copy_(raw)
 
     def _dequantize(self, name: str, out: Tensor) -> None:
         tensor = self._tensors[name]

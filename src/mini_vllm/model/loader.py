@@ -38,23 +38,37 @@ class LoadedModel:
     dtype: torch.dtype
 
 
-def load_model(name: str, dtype: str = "auto") -> LoadedModel:
+def load_model(
+    name: str, dtype: str = "auto", quantization: str | None = None, kernels: str = "auto"
+) -> LoadedModel:
     """Load the model `name` (see `resolve_model`) on the CPU.
 
     `dtype` is "float32", "bfloat16", or "auto": bfloat16 where the CPU multiplies it natively,
-    float32 elsewhere.
+    float32 elsewhere. `quantization` is None, "int8", "int4" or "gguf" (see `load_weights`).
+    `kernels` is "reference" for plain torch, or "auto" for the fastest there are.
 
     Raises:
         ModelLoadError: naming the file, what is wrong with it, and what to do.
-        InvalidInputError: an unknown `dtype`.
+        InvalidInputError: an unknown setting, or "gguf" for a model that is none.
     """
     files = resolve_model(name)
     torch_dtype = _torch_dtype(dtype)
+    if quantization == "gguf" and files.kind != "gguf":
+        raise InvalidInputError(
+            f"quantization 'gguf' reads the blocks of a GGUF file, and {name} is none; "
+            "use int8 or int4",
+            "quantization",
+        )
     from mini_vllm.model.decoder import Decoder
     from mini_vllm.model.weights import load_weights
 
     config, source, tokenizer = _read_gguf(files) if files.kind == "gguf" else _read_folder(files)
-    decoder = Decoder(config, load_weights(config, source, torch_dtype))
+    weights = load_weights(config, source, torch_dtype, quantization)
+    decoder = Decoder(config, weights)
+    if kernels == "auto":
+        from mini_vllm.model.cpu_decoder import CPUDecoder
+
+        decoder = CPUDecoder(config, weights)
     return LoadedModel(name, config, decoder, tokenizer, torch_dtype)
 
 

@@ -1,22 +1,29 @@
-"""Puts the tensors of a model file where the decoder wants them: checked, fused, in its dtype.
+"""Puts the tensors of a model file where the decoder wants them: checked, fused, in its format.
 
 Invariant: every tensor's presence and shape is checked against the configuration before anything
 is allocated, so that memory is only ever taken for weights that the file really holds; and each
-tensor is converted straight into its place, so that a second copy of the model never exists.
+tensor is converted straight into its place, so that a second copy of the model never exists. A
+weight that is not a finite number is refused, by the name of its tensor.
 """
 
 from __future__ import annotations
 
-from typing import Protocol
+import math
+from collections.abc import Sequence
+from typing import Protocol, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mini_vllm.errors import ModelLoadError
+from mini_vllm.kernels.quantized import BLOCK, BLOCK_BYTES, Matrix, QuantizedMatrix, quantize
 from mini_vllm.model.config import ModelConfig
 from mini_vllm.model.decoder import DecoderWeights, LayerWeights
 
 Shape = tuple[int, ...]
+
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 
 
 class WeightSource(Protocol):
@@ -34,20 +41,37 @@ class WeightSource(Protocol):
         """Convert a tensor into `out`, which has its shape and any floating-point dtype."""
 
 
+class StoredBlocks(WeightSource, Protocol):
+    """A source whose tensors may lie in blocks that kernels read as they are."""
+
+    def stored_format(self, name: str) -> str | None:
+        """One of `kernels.quantized.BLOCK_BYTES`, or None for another type of tensor."""
+
+    def copy_blocks_into(self, name: str, out: Tensor) -> None:
+        """Copy a tensor's rows of blocks into `out`, uint8 `[rows, bytes]`."""
+
+
 class _Take(Protocol):
-    def __call__(self, *parts: tuple[str, int], columns: int | None = None) -> Tensor:
-        """The parameter of the tensors `(name, rows)`, one below the other.
+    def __call__(self, *parts: tuple[str, int], columns: int) -> Matrix:
+        """The matrix of the tensors `(name, rows)`, one below the other, of so many `columns`."""
 
-        They are matrices of so many `columns`, or vectors.
-        """
+    def vector(self, *parts: tuple[str, int]) -> Tensor:
+        """The vector of the tensors `(name, length)`, one behind the other."""
 
 
-def load_weights(config: ModelConfig, source: WeightSource, dtype: torch.dtype) -> DecoderWeights:
+def load_weights(
+    config: ModelConfig, source: WeightSource, dtype: torch.dtype, quantization: str | None = None
+) -> DecoderWeights:
     """Read all parameters of the decoder from `source`.
 
+    `quantization` is "int8" (a scale for each row), "int4" (blocks of 32; the embedding and the
+    head stay int8, since every token meets them), or "gguf" (blocks as the file has them, where
+    the kernels know their type; the rest in `dtype`).
+
     Raises:
-        ModelLoadError: a tensor is missing, of another shape, or not part of the architecture
-            (to ignore it would give wrong answers quietly).
+        ModelLoadError: a tensor is missing, of another shape, not part of the architecture (to
+            ignore it would give wrong answers quietly), holds something that is no finite number,
+            or cannot be quantized as asked.
     """
     factors_name, factors_shape = "rope_freqs.weight", (config.head_dim // 2,)
     checker = _Checker(source)
@@ -56,20 +80,120 @@ def load_weights(config: ModelConfig, source: WeightSource, dtype: torch.dtype) 
         checker.check(factors_name, factors_shape)
     checker.check_nothing_left(tied=config.tie_word_embeddings)
 
-    def take(*parts: tuple[str, int], columns: int | None = None) -> Tensor:
-        rest = () if columns is None else (columns,)
-        parameter = torch.empty((sum(rows for _, rows in parts), *rest), dtype=dtype)
-        start = 0
-        for name, rows in parts:
-            source.copy_into(name, parameter[start : start + rows])
-            start += rows
-        return parameter
-
     rope_factors = None
     if factors_name in source.shapes:
         rope_factors = torch.empty(factors_shape)
         source.copy_into(factors_name, rope_factors)
-    return _assemble(config, take, rope_factors)
+    return _assemble(config, _Reader(source, dtype, quantization), rope_factors)
+
+
+class _Slabs:
+    """Memory for parameters, in pieces so large that the system backs them with huge pages.
+
+    Reading weights is what decoding waits for, and with 4 KiB pages a fifth of that is looking up
+    where they are.
+    """
+
+    BYTES = 64 << 20
+    ALIGNMENT = 64
+
+    def __init__(self) -> None:
+        self._left = torch.empty(0, dtype=torch.uint8)
+
+    def empty(self, shape: Shape, dtype: torch.dtype) -> Tensor:
+        size = math.prod(shape) * dtype.itemsize
+        if size > len(self._left):
+            # numpy asks for huge pages, torch does not.
+            raw = torch.from_numpy(np.empty(max(size, self.BYTES) + self.ALIGNMENT, np.uint8))
+            self._left = raw[-raw.data_ptr() % self.ALIGNMENT :]
+        taken = self._left[:size]
+        self._left = self._left[-(-size // self.ALIGNMENT) * self.ALIGNMENT :]
+        return taken.view(dtype).view(shape)
+
+
+class _Reader:
+    """A `_Take` that reads."""
+
+    def __init__(self, source: WeightSource, dtype: torch.dtype, quantization: str | None) -> None:
+        self._source = source
+        self._dtype = dtype
+        self._quantization = quantization
+        self._slabs = _Slabs()
+
+    def vector(self, *parts: tuple[str, int]) -> Tensor:
+        return self._numbers(parts, ())
+
+    def __call__(self, *parts: tuple[str, int], columns: int) -> Matrix:
+        if self._quantization == "gguf":
+            return self._stored(parts, columns) or self._numbers(parts, (columns,))
+        if self._quantization is not None:
+            return self._quantized(parts, columns)
+        return self._numbers(parts, (columns,))
+
+    def _numbers(self, parts: Sequence[tuple[str, int]], rest: tuple[int, ...]) -> Tensor:
+        shape = (sum(rows for _, rows in parts), *rest)
+        parameter = self._slabs.empty(shape, self._dtype)
+        start = 0
+        for name, rows in parts:
+            part = parameter[start : start + rows]
+            self._source.copy_into(name, part)
+            self._check_finite(name, part)
+            start += rows
+        return parameter
+
+    def _quantized(self, parts: Sequence[tuple[str, int]], columns: int) -> QuantizedMatrix:
+        met_by_all = parts[0][0] in (EMBEDDING, HEAD)
+        form = "int8" if self._quantization == "int8" or met_by_all else "q4_1"
+        if form == "q4_1" and columns % BLOCK:
+            raise ModelLoadError(
+                f"{self._source.where}: tensor {parts[0][0]} has rows of {columns}, and int4 needs "
+                f"a multiple of {BLOCK}; use --quantization int8"
+            )
+        done = []
+        for name, rows in parts:
+            part = torch.empty(rows, columns)
+            self._source.copy_into(name, part)
+            self._check_finite(name, part)
+            done.append(quantize(part, form))
+        return self._stacked(done)
+
+    def _stacked(self, parts: list[QuantizedMatrix]) -> QuantizedMatrix:
+        first = parts[0]
+        rows = sum(len(part.data) for part in parts)
+        data = self._slabs.empty((rows, first.data.shape[1]), first.data.dtype)
+        torch.cat([part.data for part in parts], out=data)
+        scales = [part.scales for part in parts if part.scales is not None]
+        return QuantizedMatrix(
+            first.format, first.columns, data, torch.cat(scales) if scales else None
+        )
+
+    def _stored(self, parts: Sequence[tuple[str, int]], columns: int) -> QuantizedMatrix | None:
+        """The parts in their blocks, if all have the same that kernels read; else None."""
+        source = cast(StoredBlocks, self._source)
+        forms = {source.stored_format(name) for name, _ in parts}
+        form = forms.pop()
+        if form is None or forms:
+            return None
+        bytes_per_row = columns // BLOCK * BLOCK_BYTES[form]
+        shape = (sum(rows for _, rows in parts), bytes_per_row)
+        data = self._slabs.empty(shape, torch.uint8)
+        start = 0
+        for name, rows in parts:
+            source.copy_blocks_into(name, data[start : start + rows])
+            start += rows
+        matrix = QuantizedMatrix(form, columns, data)
+        for scale in matrix.block_scales():
+            self._check_finite(parts[0][0], scale)
+        return matrix
+
+    def _check_finite(self, name: str, numbers: Tensor) -> None:
+        # One pass that a NaN survives; torch.isfinite would write a tensor of the same size.
+        low, high = numbers.aminmax()
+        if not (math.isfinite(low) and math.isfinite(high)):
+            raise ModelLoadError(
+                f"{self._source.where}: tensor {name} holds a number that is not finite (NaN or "
+                "infinity): the file is damaged, or the model was saved broken"
+            )
 
 
 def _assemble(
@@ -77,14 +201,14 @@ def _assemble(
 ) -> DecoderWeights:
     """The decoder's parameters, each from the tensors of its Hugging Face names."""
     hidden = config.hidden_size
-    embedding = take(("model.embed_tokens.weight", config.vocab_size), columns=hidden)
+    embedding = take((EMBEDDING, config.vocab_size), columns=hidden)
     return DecoderWeights(
         embedding=embedding,
         layers=tuple(_layer(config, take, i) for i in range(config.num_hidden_layers)),
-        final_norm=take(("model.norm.weight", hidden)),
+        final_norm=take.vector(("model.norm.weight", hidden)),
         lm_head=embedding
         if config.tie_word_embeddings
-        else take(("lm_head.weight", config.vocab_size), columns=hidden),
+        else take((HEAD, config.vocab_size), columns=hidden),
         rope_factors=rope_factors,
     )
 
@@ -97,9 +221,9 @@ def _layer(config: ModelConfig, take: _Take, index: int) -> LayerWeights:
 
     def projection(
         columns: int, biased: bool, *parts: tuple[str, int]
-    ) -> tuple[Tensor, Tensor | None]:
+    ) -> tuple[Matrix, Tensor | None]:
         weight = take(*((f"{name}.weight", rows) for name, rows in parts), columns=columns)
-        bias = take(*((f"{name}.bias", rows) for name, rows in parts)) if biased else None
+        bias = take.vector(*((f"{name}.bias", rows) for name, rows in parts)) if biased else None
         return weight, bias
 
     qkv, qkv_bias = projection(
@@ -116,14 +240,14 @@ def _layer(config: ModelConfig, take: _Take, index: int) -> LayerWeights:
     down, down_bias = projection(inner, config.mlp_bias, (mlp + "down_proj", hidden))
     head = config.head_dim
     return LayerWeights(
-        input_norm=take((layer + "input_layernorm.weight", hidden)),
+        input_norm=take.vector((layer + "input_layernorm.weight", hidden)),
         qkv=qkv,
         qkv_bias=qkv_bias,
-        q_norm=take((attention + "q_norm.weight", head)) if config.qk_norm else None,
-        k_norm=take((attention + "k_norm.weight", head)) if config.qk_norm else None,
+        q_norm=take.vector((attention + "q_norm.weight", head)) if config.qk_norm else None,
+        k_norm=take.vector((attention + "k_norm.weight", head)) if config.qk_norm else None,
         o=o,
         o_bias=o_bias,
-        post_norm=take((layer + "post_attention_layernorm.weight", hidden)),
+        post_norm=take.vector((layer + "post_attention_layernorm.weight", hidden)),
         gate_up=gate_up,
         gate_up_bias=gate_up_bias,
         down=down,
@@ -139,9 +263,14 @@ class _Checker:
         self._shapes = source.shapes
         self._used: set[str] = set()
 
-    def __call__(self, *parts: tuple[str, int], columns: int | None = None) -> Tensor:
+    def __call__(self, *parts: tuple[str, int], columns: int) -> Matrix:
         for name, rows in parts:
-            self.check(name, (rows,) if columns is None else (rows, columns))
+            self.check(name, (rows, columns))
+        return torch.empty(0)
+
+    def vector(self, *parts: tuple[str, int]) -> Tensor:
+        for name, length in parts:
+            self.check(name, (length,))
         return torch.empty(0)
 
     def check(self, name: str, shape: Shape) -> None:
@@ -160,7 +289,7 @@ class _Checker:
 
     def check_nothing_left(self, tied: bool) -> None:
         for name in self._shapes.keys() - self._used:
-            copy_of_embedding = tied and name == "lm_head.weight"
+            copy_of_embedding = tied and name == HEAD
             if not copy_of_embedding and not name.endswith("rotary_emb.inv_freq"):
                 raise ModelLoadError(
                     f"{self._where}: tensor {name!r} is not part of the model that the "

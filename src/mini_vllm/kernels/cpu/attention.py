@@ -1,0 +1,278 @@
+"""Attention of single tokens over a paged cache: what decoding reads besides the weights.
+
+The blocks of a sequence are read where they are, one after the other, for all heads; a running
+maximum and sum make the softmax in one pass (Milakov and Gimelshein, 2018). Query heads that share
+a key/value head take each cached row together. Long contexts are split among threads and merged
+(Dao et al., Flash-Decoding, 2023).
+
+Invariant: a token reads no position after its own, and only blocks of its row of the table.
+
+Source of the layout: vLLM v0.22.1 `csrc/cpu/cpu_attn.cpp`; caches are
+`[num_blocks, block_size, kv_heads, head_dim]`.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, prange
+
+from mini_vllm.kernels.cpu.compiled import entry
+from mini_vllm.kernels.cpu.formats import (
+    CHUNK,
+    FLOAT,
+    number_bytes,
+    weight_bytes,
+)
+from mini_vllm.kernels.cpu.matmul import accumulate
+from mini_vllm.kernels.cpu.products import (
+    add_weighted,
+    load_pairs,
+    pair_place,
+    store_pairs,
+)
+from mini_vllm.kernels.cpu.products import (
+    sums as sums_of,
+)
+from mini_vllm.kernels.cpu.simd import (
+    from_bits,
+    highest_of_64,
+    load_u16,
+    soften_64,
+    store_f32,
+    store_number,
+    store_u16,
+)
+
+_ONE, _TWO, _FOUR = (0,), (0,) * 2, (0,) * 4
+_PAIR_BYTES = 128
+
+TILE = 64
+"""Positions whose scores exist at once."""
+HIDDEN = np.float32(-1e30)
+"""Score of a position that a query does not see: its weight is 2 ** -126."""
+LOG2_E = np.float32(1.4426950408889634)
+
+
+@njit(fastmath=True)
+def exp2(x):
+    """2 ** x for x <= 0, within 2e-7 relative: LLVM vectorizes this, and not a call of libm."""
+    x = max(x, np.float32(-126))
+    whole = np.floor(x)
+    f = x - whole
+    series = np.float32(1.8775767e-3)
+    series = series * f + np.float32(8.9893397e-3)
+    series = series * f + np.float32(5.5826318e-2)
+    series = series * f + np.float32(2.4015361e-1)
+    series = series * f + np.float32(6.9315308e-1)
+    series = series * f + np.float32(9.9999994e-1)
+    return series * from_bits(np.uint32(np.int32(whole) + 127) << np.uint32(23))
+
+
+@njit(fastmath=True)
+def sigmoid(x):
+    """`1 / (1 + exp(-x))`, from a power of two that is at most 1."""
+    power = exp2(-abs(x) * LOG2_E)
+    return (np.float32(1) if x >= 0 else power) / (np.float32(1) + power)
+
+
+@njit
+def _score(form, shape, q, q_stride, row, row_stride, count, chunks, scores):
+    """Products of `count` cached rows with the heads of `shape`; `scores [heads, TILE]`."""
+    heads = len(shape)
+    i = 0
+    while i + 4 <= count:
+        found = sums_of(
+            accumulate(form, _FOUR, shape, row + i * row_stride, row_stride, q, q_stride, chunks)
+        )
+        for place in range(4):
+            for head in range(heads):
+                address = scores + 4 * (head * TILE + i + place)
+                store_f32(address, found[place * heads + head])
+        i += 4
+    while i < count:
+        found = sums_of(
+            accumulate(form, _ONE, shape, row + i * row_stride, row_stride, q, q_stride, chunks)
+        )
+        for head in range(heads):
+            store_f32(scores + 4 * (head * TILE + i), found[head])
+        i += 1
+
+
+@njit
+def _score_heads(form, heads, q, q_stride, row, row_stride, count, chunks, scores):
+    while heads >= 4:
+        _score(form, _FOUR, q, q_stride, row, row_stride, count, chunks, scores)
+        heads, q, scores = heads - 4, q + 4 * q_stride, scores + 16 * TILE
+    if heads >= 2:
+        _score(form, _TWO, q, q_stride, row, row_stride, count, chunks, scores)
+        heads, q, scores = heads - 2, q + 2 * q_stride, scores + 8 * TILE
+    if heads:
+        _score(form, _ONE, q, q_stride, row, row_stride, count, chunks, scores)
+
+
+@njit
+def _weigh(form, shape, row, row_stride, count, chunks, weights, totals, sum_stride):
+    """Adds `weights [heads, TILE]` times the cached rows to `totals`."""
+    for chunk in range(chunks):
+        place, value = totals + chunk * _PAIR_BYTES, row + chunk * weight_bytes(form)
+        pairs = load_pairs(shape, place, sum_stride)
+        for i in range(count):
+            pairs = add_weighted(form, pairs, value + i * row_stride, weights + 4 * i, 4 * TILE)
+        store_pairs(pairs, place, sum_stride)
+
+
+@njit
+def _weigh_heads(form, heads, row, row_stride, count, chunks, weights, totals, sum_stride):
+    while heads >= 4:
+        _weigh(form, _FOUR, row, row_stride, count, chunks, weights, totals, sum_stride)
+        heads, weights, totals = heads - 4, weights + 16 * TILE, totals + 4 * sum_stride
+    if heads >= 2:
+        _weigh(form, _TWO, row, row_stride, count, chunks, weights, totals, sum_stride)
+        heads, weights, totals = heads - 2, weights + 8 * TILE, totals + 2 * sum_stride
+    if heads:
+        _weigh(form, _ONE, row, row_stride, count, chunks, weights, totals, sum_stride)
+
+
+@njit
+def _soften(scores, count, scale, sums, width, state):
+    """One head's softmax goes on over `count` of `scores [TILE]`; they become weights.
+
+    `state` is the running maximum and sum; `sums [width]` is rescaled where the maximum grew.
+    """
+    for i in range(count, TILE):
+        scores[i] = HIDDEN
+    address = scores.ctypes.data
+    highest = max(state[0], highest_of_64(address) * scale)
+    if highest > state[0]:
+        shrink = exp2(state[0] - highest)
+        state[0] = highest
+        state[1] *= shrink
+        for i in range(width):
+            sums[i] *= shrink
+    state[1] += soften_64(FLOAT, address, scale, highest, address)
+
+
+@njit
+def _padded_rows(row, row_stride, count, row_bytes, scratch):
+    """Copies rows whose size is no whole number of chunks to `scratch [TILE, bytes]`."""
+    for i in range(count):
+        target = scratch.ctypes.data + i * scratch.strides[0]
+        for byte in range(0, row_bytes, 2):
+            store_u16(target + byte, load_u16(row + i * row_stride + byte))
+
+
+@njit
+def _attend_part(
+    form, q, q_stride, k_cache, v_cache, table, block_size, kv_heads, heads, head_dim, start, stop,
+    scale, scores, sums, states, scratch,
+):  # fmt: skip
+    """Attention of one token over positions `start` to `stop`: unnormalised `sums`, `states`.
+
+    `q` is the address of its packed heads, `q_stride` bytes apart; float32 `sums [heads, width]`,
+    `states [heads, 2]`, `scores [heads, TILE]`.
+    """
+    group = heads // kv_heads
+    chunks = (head_dim + CHUNK - 1) // CHUNK
+    head_bytes = head_dim * weight_bytes(form) // CHUNK
+    row_stride = kv_heads * head_bytes
+    whole = head_dim % CHUNK == 0
+    sums[:] = 0
+    states[:, 0] = -1e30
+    states[:, 1] = 0
+    scale = np.float32(scale) * LOG2_E
+    for begin in range(start, stop, TILE):
+        end_of_tile = min(begin + TILE, stop)
+        for kv_head in range(kv_heads):
+            first = kv_head * group
+            tile_scores = scores[first:].ctypes.data
+            position = begin
+            while position < end_of_tile:
+                end = min(end_of_tile, (position // block_size + 1) * block_size)
+                slot = table[position // block_size] * block_size + position % block_size
+                row = k_cache + slot * row_stride + kv_head * head_bytes
+                stride = row_stride
+                if not whole:
+                    _padded_rows(row, stride, end - position, head_bytes, scratch)
+                    row, stride = scratch.ctypes.data, scratch.strides[0]
+                _score_heads(
+                    form, group, q + first * q_stride, q_stride, row, stride, end - position,
+                    chunks, tile_scores + 4 * (position - begin),
+                )  # fmt: skip
+                position = end
+            for head in range(first, first + group):
+                _soften(
+                    scores[head],
+                    end_of_tile - begin,
+                    scale,
+                    sums[head],
+                    chunks * CHUNK,
+                    states[head],
+                )
+            position = begin
+            while position < end_of_tile:
+                end = min(end_of_tile, (position // block_size + 1) * block_size)
+                slot = table[position // block_size] * block_size + position % block_size
+                row = v_cache + slot * row_stride + kv_head * head_bytes
+                stride = row_stride
+                if not whole:
+                    _padded_rows(row, stride, end - position, head_bytes, scratch)
+                    row, stride = scratch.ctypes.data, scratch.strides[0]
+                _weigh_heads(
+                    form, group, row, stride, end - position, chunks,
+                    tile_scores + 4 * (position - begin), sums[first:].ctypes.data, sums.strides[0],
+                )  # fmt: skip
+                position = end
+
+
+@entry(parallel=True)
+def attend(
+    form, q, k_cache, v_cache, tables, sequences, parts, block_size, kv_heads, head_dim, scale,
+    out_form, out, scores, sums, states, scratch,
+):  # fmt: skip
+    """Attention of T tokens, each over its own context: `out [T, heads, head_dim]`.
+
+    Args:
+        form: marker of the cache's format, float32 or bfloat16.
+        q: uint8 `[T, heads, bytes]`, each head padded with zeros to whole chunks.
+        k_cache, v_cache: addresses.
+        tables: int32 `[sequences, blocks]`; sequences: int64 `[T]`, each token's row in it.
+        parts: int64 `[P, 3]`: token, first position, and the one after the last; those of a token
+            are consecutive.
+        scores, sums, states, scratch: room for P parts.
+    """
+    heads = out.shape[1]
+    for part in prange(len(parts)):
+        token, start, stop = parts[part]
+        _attend_part(
+            form, q[token].ctypes.data, q.strides[1], k_cache, v_cache,
+            tables[sequences[token]], block_size, kv_heads, heads, head_dim, start, stop, scale,
+            scores[part], sums[part], states[part], scratch[part],
+        )  # fmt: skip
+    part = 0
+    while part < len(parts):
+        token, end = parts[part, 0], part + 1
+        while end < len(parts) and parts[end, 0] == token:
+            end += 1
+        _merge(form, sums, states, part, end, head_dim, out_form, out[token].ctypes.data)
+        part = end
+
+
+@njit
+def _merge(form, sums, states, part, end, head_dim, out_form, out):
+    """Puts a token's parts together and in order, divided by the softmax's sum."""
+    for head in range(sums.shape[1]):
+        highest = states[part, head, 0]
+        for other in range(part + 1, end):
+            highest = max(highest, states[other, head, 0])
+        total = np.float32(0)
+        for other in range(part, end):
+            states[other, head, 0] = exp2(states[other, head, 0] - highest)
+            total += states[other, head, 0] * states[other, head, 1]
+        for i in range(head_dim):
+            place = i // CHUNK * CHUNK + pair_place(form, i % CHUNK)
+            value = np.float32(0)
+            for other in range(part, end):
+                value += states[other, head, 0] * sums[other, head, place]
+            store_number(
+                out_form, out + (head * head_dim + i) * number_bytes(out_form), value / total
+            )

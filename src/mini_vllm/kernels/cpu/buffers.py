@@ -1,0 +1,74 @@
+"""The arrays that steps of few tokens work in, allocated once and kept.
+
+Invariant: what a buffer holds between two uses means nothing, but that padding stays zero.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from mini_vllm.kernels.cpu.attention import TILE
+from mini_vllm.kernels.cpu.formats import CHUNK
+from mini_vllm.kernels.cpu.layers import FewBuffers
+
+ARGMAX_PARTS, ARGMAX_ROWS = 8, 64
+"""Shares of the vocabulary that threads take, and rows whose logits exist at once in each."""
+
+
+def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> np.ndarray:
+    """Zeros on a cache line's boundary, which torch sees to and numpy does not."""
+    return torch.zeros(shape, dtype=dtype).numpy()
+
+
+class Buffers:
+    """For a model of these dimensions; grown when a step is larger than any before."""
+
+    def __init__(self, hidden: int, inner: int, heads: int, kv_heads: int, head_dim: int) -> None:
+        self._widths = hidden, inner, heads, kv_heads, head_dim
+        self._tokens = self._parts = 0
+        self._few: FewBuffers | None = None
+        self._argmax: tuple[np.ndarray, ...] = ()
+
+    def few(self, residual: np.ndarray, parts: int) -> FewBuffers:
+        """Buffers for a step over `residual [T, hidden]`, with so many parts of attention."""
+        tokens = len(residual)
+        if self._few is None or tokens > self._tokens or parts > self._parts:
+            self._tokens = max(tokens, self._tokens, 8)
+            self._parts = max(parts, 2 * self._parts, 8)
+            self._few = self._allocate(self._tokens, self._parts)
+        return self._few._replace(residual=residual, attended=self._few.attended[:tokens])
+
+    def packed(self, tokens: int) -> tuple[np.ndarray, np.ndarray]:
+        """Room for the packed activations of `tokens` rows, and their scales."""
+        few = self.few(np.empty((tokens, 0), np.float32), 1)
+        return few.packed, few.scales
+
+    def argmax(self, tokens: int) -> tuple[np.ndarray, ...]:
+        """`room`, `best` and `place` of `head_argmax`."""
+        if not self._argmax or self._argmax[0].shape[1] < tokens:
+            self._argmax = (
+                zeros(ARGMAX_PARTS, tokens, ARGMAX_ROWS),
+                zeros(ARGMAX_PARTS, tokens),
+                zeros(ARGMAX_PARTS, tokens, dtype=torch.int64),
+            )
+        return self._argmax
+
+    def _allocate(self, tokens: int, parts: int) -> FewBuffers:
+        hidden, inner, heads, kv_heads, head_dim = self._widths
+        width = -(-head_dim // CHUNK) * CHUNK
+        chunks = -(-max(hidden, inner, heads * head_dim) // CHUNK)
+        return FewBuffers(
+            residual=np.empty((0, 0), np.float32),
+            normed=zeros(tokens, hidden),
+            packed=zeros(tokens, 128 * chunks, dtype=torch.uint8),
+            scales=zeros(tokens),
+            qkv=zeros(tokens, (heads + 2 * kv_heads) * head_dim),
+            q=zeros(tokens, heads, 4 * width, dtype=torch.uint8),
+            attended=zeros(tokens, heads, head_dim),
+            gate_up=zeros(tokens, 2 * inner),
+            scores=zeros(parts, heads, TILE),
+            sums=zeros(parts, heads, width),
+            states=zeros(parts, heads, 2),
+            scratch=zeros(parts, TILE, 4 * width, dtype=torch.uint8),
+        )
