@@ -424,11 +424,11 @@ def test_logprobs_pass_through_to_their_request() -> None:
         scheduler.add_request(make_request(name, 4))
     output = scheduler.schedule()
     results = scheduler.update_from_output(
-        output, ModelRunnerOutput([[5], [6]], {"b": "its logprobs"}, {"a": "its prompt's"})
+        output, ModelRunnerOutput([[5], [6]], {"b": ["its logprobs"]}, {"a": "its prompt's"})
     )
     assert [(r.logprobs, r.prompt_logprobs) for r in results] == [
         (None, "its prompt's"),
-        ("its logprobs", None),
+        (["its logprobs"], None),
     ]
 
 
