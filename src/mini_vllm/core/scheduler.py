@@ -43,7 +43,7 @@ class SchedulerConfig:
         num_blocks: blocks of KV cache, the null block included.
         block_size: tokens in a block.
         max_num_seqs: most requests in a step.
-        max_num_batched_tokens: most tokens in a step.
+        max_num_batched_tokens: most tokens in a step, of a draft model's as well.
         max_model_len: most tokens in a request.
         enable_prefix_caching: whether equal prefixes share blocks.
         long_prefill_token_threshold: most tokens of one request in a step; 0 is no limit.
@@ -88,6 +88,19 @@ class SchedulerConfig:
             raise InvalidInputError(
                 f"policy must be 'fcfs' or 'priority', got {self.policy!r}", "policy"
             )
+        if self.max_num_scheduled_tokens < 1:
+            raise InvalidInputError(
+                f"max_num_batched_tokens={self.max_num_batched_tokens} leaves nothing to schedule "
+                f"beside a draft model's token for each of max_num_seqs={self.max_num_seqs}; "
+                "raise the one or lower the other",
+                "max_num_batched_tokens",
+            )
+
+    @property
+    def max_num_scheduled_tokens(self) -> int:
+        """The budget: a draft model computes one token more of each sequence than is scheduled."""
+        drafting = self.max_num_seqs if self.num_lookahead_tokens else 0
+        return self.max_num_batched_tokens - drafting
 
 
 @dataclass(slots=True)
@@ -153,6 +166,7 @@ class Scheduler:
         self.running: list[Request] = []
         self.waiting: RequestQueue = PriorityQueue() if config.policy == "priority" else FCFSQueue()
         self.num_preemptions = 0
+        self._max_num_scheduled_tokens = config.max_num_scheduled_tokens
         self._speculates = config.num_speculative_tokens > 0
         self._finished_request_ids: list[str] = []
 
@@ -189,7 +203,7 @@ class Scheduler:
         new: list[Request] = []
         resumed: list[Request] = []
         drafts: dict[Request, list[int]] = {}
-        budget = self.config.max_num_batched_tokens
+        budget = self._max_num_scheduled_tokens
         budget = self._schedule_running(budget, scheduled, new_block_ids, preempted, drafts)
         if self.waiting and not preempted:
             budget = self._schedule_waiting(budget, scheduled, new_block_ids, new, resumed)
@@ -199,7 +213,7 @@ class Scheduler:
         finished, self._finished_request_ids = self._finished_request_ids, []
         return SchedulerOutput(
             scheduled,
-            self.config.max_num_batched_tokens - budget,
+            self._max_num_scheduled_tokens - budget,
             new,
             resumed,
             preempted,
