@@ -178,10 +178,15 @@ KEPT = {
     "context": 3,
     "crowd": 2,
     "twins": 85,
+    "drafts": 10,
+    "drafts-ahead": 7,
+    "drafts-tight": 11,
+    "drafts-priority": 9,
 }
 """The seeds of `tests/data/traces`, chosen for the corners they visit: several victims in a step,
 a victim that had had its turn, a preempting step that schedules nothing, the first and the later
-of equal blocks evicted, aborts in every state, resumed requests that find their prefix.
+of equal blocks evicted, aborts in every state, resumed requests that find their prefix, drafts cut
+short by the budget, the context or a preemption, and drafts that fill a block.
 """
 
 
