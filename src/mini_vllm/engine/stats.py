@@ -66,6 +66,14 @@ class SpecDecodingStats:
         """Tokens that a sequence with drafts gained in a step, the one after them included."""
         return 1 + self.num_accepted_tokens / max(self.num_drafts, 1)
 
+    def in_words(self) -> str:
+        """One line for a person."""
+        return (
+            f"{self.num_accepted_tokens} of {self.num_draft_tokens} draft tokens accepted "
+            f"({self.acceptance_rate:.0%}); a step with drafts gave "
+            f"{self.mean_acceptance_length:.2f} tokens"
+        )
+
 
 @dataclass(slots=True)
 class StepStats:
