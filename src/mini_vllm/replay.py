@@ -136,7 +136,8 @@ def replay(workload: Workload) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     seconds = 0.0
     seq_steps = 0
-    step = 0
+    capacity = workload.config.num_blocks * workload.config.block_size
+    step = barren = 0
     while arrivals or scheduler.has_requests:
         while arrivals and arrivals[0].step <= step:
             scheduler.add_request(arrivals.popleft().request)
@@ -176,8 +177,12 @@ def replay(workload: Workload) -> dict[str, Any]:
 
         seq_steps += len(output.num_scheduled_tokens)
         idle = not output.num_scheduled_tokens and not output.preempted
+        # Who fits without drafts or slots ahead but not with them preempts itself for ever: the
+        # first in line would have sampled before it had computed more than the cache holds.
+        barren = 0 if any(sampled.sampled_token_ids) else barren + 1
+        idle = idle or barren > capacity
         if idle and not arrivals and not aborts and scheduler.has_requests:
-            stuck = scheduler.waiting.peek()
+            stuck = next(iter((*scheduler.running, *scheduler.waiting)))
             raise InvalidInputError(
                 f"step {step}: request {stuck.request_id!r} with {stuck.num_tokens} tokens no "
                 f"longer fits into {workload.config.num_blocks - 1} blocks of "
