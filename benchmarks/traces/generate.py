@@ -41,6 +41,9 @@ class Profile:
         gaps: chance that everything later arrives only after an idle gap.
         aborts: aborts per request, whatever state they find it in.
         kinds: how prompts come about, with weights; see `_prompt`.
+        drafts: most draft tokens of a request in a step; 0 is no speculation.
+        acceptance: percent of the drafts that are right.
+        methods: how drafts come about.
     """
 
     requests: Range = (8, 24)
@@ -59,6 +62,9 @@ class Profile:
     gaps: float = 0.0
     aborts: float = 0.0
     kinds: tuple[tuple[str, int], ...] = (("fresh", 2), ("shared", 2))
+    drafts: Range = (0, 0)
+    acceptance: Range = (40, 90)
+    methods: tuple[str, ...] = ("ngram",)
 
 
 PREFIXES = (("fresh", 1), ("shared", 3), ("whole", 2), ("twin", 2), ("turn", 2))
@@ -123,6 +129,34 @@ PROFILES: dict[str, Profile] = {
         output=(1, 10),
         arrivals=(0, 12),
     ),
+    "drafts": Profile(drafts=(1, 6), output=(4, 60), kinds=PREFIXES, aborts=0.1),
+    "drafts-ahead": Profile(
+        drafts=(1, 6), methods=("draft_model",), output=(4, 60), kinds=PREFIXES, aborts=0.1
+    ),
+    "drafts-tight": Profile(
+        drafts=(2, 10),
+        methods=("ngram", "draft_model"),
+        blocks=(6, 12),
+        block_size=(1, 2, 4),
+        budget=(8, 24),
+        seqs=(2, 8),
+        prompt=(1, 24),
+        output=(4, 30),
+        threshold=(0, 6),
+        context=(24, 60),
+        kinds=PREFIXES,
+    ),
+    "drafts-priority": Profile(
+        drafts=(1, 5),
+        methods=("ngram", "draft_model"),
+        priorities=4,
+        blocks=(8, 16),
+        block_size=(2, 4),
+        prompt=(1, 20),
+        output=(8, 40),
+        budget=(12, 40),
+        arrivals=(0, 60),
+    ),
 }
 
 KEPT = {
@@ -144,10 +178,15 @@ KEPT = {
     "context": 3,
     "crowd": 2,
     "twins": 85,
+    "drafts": 10,
+    "drafts-ahead": 7,
+    "drafts-tight": 11,
+    "drafts-priority": 9,
 }
 """The seeds of `tests/data/traces`, chosen for the corners they visit: several victims in a step,
 a victim that had had its turn, a preempting step that schedules nothing, the first and the later
-of equal blocks evicted, aborts in every state, resumed requests that find their prefix.
+of equal blocks evicted, aborts in every state, resumed requests that find their prefix, drafts cut
+short by the budget, the context or a preemption, and drafts that fill a block.
 """
 
 
@@ -168,6 +207,14 @@ def generate(profile: Profile, seed: int) -> Document:
         "long_prefill_token_threshold": rng.randint(*profile.threshold),
         "policy": "priority" if profile.priorities else "fcfs",
     }
+    if profile.drafts[1]:
+        config["speculation"] = {
+            "method": rng.choice(profile.methods),
+            "num_speculative_tokens": rng.randint(*profile.drafts),
+            "acceptance": rng.randint(*profile.acceptance),
+        }
+        # a draft model takes a token of the budget for each request
+        config["max_num_batched_tokens"] += seqs
     longest = min((num_blocks - 1) * block_size, config["max_model_len"] - 1)
     requests: list[Document] = []
     shared = [_tokens(rng, profile, profile.prompt[1]) for _ in range(2)]

@@ -40,14 +40,21 @@ os.environ.setdefault("VLLM_LOGGING_LEVEL", "ERROR")
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
-from vllm.config import CacheConfig, ModelConfig, SchedulerConfig, VllmConfig
+from vllm.config import (
+    CacheConfig,
+    ModelConfig,
+    ParallelConfig,
+    SchedulerConfig,
+    SpeculativeConfig,
+    VllmConfig,
+)
 from vllm.sampling_params import SamplingParams
 from vllm.utils.hashing import sha256
 from vllm.v1.core.kv_cache_utils import get_request_block_hasher, init_none_hash
 from vllm.v1.core.sched.output import SchedulerOutput
 from vllm.v1.core.sched.scheduler import Scheduler
 from vllm.v1.kv_cache_interface import FullAttentionSpec, KVCacheConfig, KVCacheGroupSpec
-from vllm.v1.outputs import ModelRunnerOutput
+from vllm.v1.outputs import DraftTokenIds, ModelRunnerOutput
 from vllm.v1.request import Request, RequestStatus
 from vllm.v1.structured_output import StructuredOutputManager
 
@@ -73,21 +80,23 @@ class Recorder:
 
     def __init__(self) -> None:
         init_none_hash(sha256)
-        with tempfile.TemporaryDirectory() as folder:
-            # The scheduler asks a model only for its longest context.
-            config = {
-                "architectures": ["LlamaForCausalLM"],
-                "model_type": "llama",
-                "hidden_size": 64,
-                "intermediate_size": 64,
-                "num_hidden_layers": 1,
-                "num_attention_heads": 1,
-                "num_key_value_heads": 1,
-                "vocab_size": 1000,
-                "max_position_embeddings": LONGEST_CONTEXT,
-            }
-            (Path(folder) / "config.json").write_text(json.dumps(config))
-            self.model_config = ModelConfig(model=folder, skip_tokenizer_init=True, dtype="float32")
+        self._folder = tempfile.TemporaryDirectory()
+        # The scheduler asks a model only for its longest context.
+        config = {
+            "architectures": ["LlamaForCausalLM"],
+            "model_type": "llama",
+            "hidden_size": 64,
+            "intermediate_size": 64,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 1,
+            "num_key_value_heads": 1,
+            "vocab_size": 1000,
+            "max_position_embeddings": LONGEST_CONTEXT,
+        }
+        (Path(self._folder.name) / "config.json").write_text(json.dumps(config))
+        self.model_config = ModelConfig(
+            model=self._folder.name, skip_tokenizer_init=True, dtype="float32"
+        )
 
     def decide(self, workload: Document) -> Document:
         """The decisions of vLLM's scheduler on `workload`.
@@ -96,6 +105,7 @@ class Recorder:
             ValueError: the requests that are left can never be scheduled.
         """
         config = DEFAULTS | workload["config"]
+        speculation = config.get("speculation")
         scheduler = self._scheduler(config)
         hasher = get_request_block_hasher(config["block_size"], sha256)
         arrivals = sorted(
@@ -121,10 +131,22 @@ class Recorder:
             output = scheduler.schedule()
             seconds += perf_counter() - began
             steps.append(_decisions(step, output, scheduler))
+            if speculation is not None:
+                drafts = output.scheduled_spec_decode_tokens
+                steps[-1]["drafts"] = {name: len(tokens) for name, tokens in drafts.items()}
             sampled = _sample(output, scheduler)
+            requests = [scheduler.requests[name] for name in sampled.req_ids]
             began = perf_counter()
             scheduler.update_from_output(output, sampled)
             seconds += perf_counter() - began
+            if speculation is not None:
+                proposed = [
+                    _drafts(speculation, request) if tokens else []
+                    for request, tokens in zip(requests, sampled.sampled_token_ids, strict=True)
+                ]
+                began = perf_counter()
+                scheduler.update_draft_token_ids(DraftTokenIds(sampled.req_ids, proposed))
+                seconds += perf_counter() - began
 
             # An empty step that preempted has changed something: under the priority policy the
             # first to run may be the one who must go. One that did not is followed by its like.
@@ -137,6 +159,20 @@ class Recorder:
             "scheduler_seconds": seconds,
             "seq_steps": sum(len(step["scheduled"]) for step in steps),
         }
+
+    def _speculative_config(self, speculation: Document | None) -> SpeculativeConfig | None:
+        if speculation is None:
+            return None
+        most = speculation["num_speculative_tokens"]
+        if speculation["method"] == "ngram":
+            return SpeculativeConfig(method="ngram", num_speculative_tokens=most)
+        return SpeculativeConfig(
+            method="draft_model",
+            model=self._folder.name,
+            num_speculative_tokens=most,
+            target_model_config=self.model_config,
+            target_parallel_config=ParallelConfig(),
+        )
 
     def _scheduler(self, config: Document) -> Scheduler:
         block_size, num_blocks = config["block_size"], config["num_blocks"]
@@ -158,6 +194,7 @@ class Recorder:
             model_config=self.model_config,
             cache_config=cache_config,
             scheduler_config=scheduler_config,
+            speculative_config=self._speculative_config(config.get("speculation")),
         )
         spec = FullAttentionSpec(
             block_size=block_size, num_kv_heads=1, head_size=1, dtype=torch.float32
@@ -173,6 +210,20 @@ class Recorder:
             block_size=block_size,
             log_stats=False,
         )
+
+
+def _drafts(speculation: Document, request: Request) -> list[int]:
+    """The drafts of `mini_vllm.replay.Speculation`."""
+    name, held = request.request_id, request.num_tokens
+    count = zlib.crc32(f"{name}:{held}:drafts".encode()) % (
+        speculation["num_speculative_tokens"] + 1
+    )
+    drafts = []
+    for length in range(held, held + count):
+        right = zlib.crc32(f"{name}:{length}:right".encode()) % 100 < speculation["acceptance"]
+        token = zlib.crc32(f"{name}:{length}".encode()) % 1000
+        drafts.append(token if right else (token + 1) % 1000)
+    return drafts
 
 
 def _request(entry: Document, position: int, hasher: Any) -> Request:
@@ -205,14 +256,19 @@ def _decisions(step: int, output: SchedulerOutput, scheduler: Scheduler) -> Docu
 
 
 def _sample(output: SchedulerOutput, scheduler: Scheduler) -> ModelRunnerOutput:
-    """One made-up token for each request whose tokens are all computed."""
+    """One made-up token for each request whose tokens are all computed, more by right drafts."""
     request_ids = list(output.num_scheduled_tokens)
     sampled = []
     for request_id in request_ids:
         request = scheduler.requests[request_id]
-        complete = request.num_computed_tokens == request.num_tokens
-        token = zlib.crc32(f"{request_id}:{request.num_tokens}".encode()) % 1000
-        sampled.append([token] if complete else [])
+        tokens: list[int] = []
+        if request.num_computed_tokens >= request.num_tokens:
+            for draft in (*output.scheduled_spec_decode_tokens.get(request_id, ()), None):
+                held = request.num_tokens + len(tokens)
+                tokens.append(zlib.crc32(f"{request_id}:{held}".encode()) % 1000)
+                if tokens[-1] != draft:
+                    break
+        sampled.append(tokens)
     return ModelRunnerOutput(
         req_ids=request_ids,
         req_id_to_index={request_id: i for i, request_id in enumerate(request_ids)},

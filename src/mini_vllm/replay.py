@@ -7,12 +7,17 @@ vLLM's own scheduler are the specification of ours.
 Workload: `{"config": {...}, "requests": [{id, arrival_step, prompt_token_ids, max_tokens,
 priority}], "aborts": [{step, id}]}`. Before step k is scheduled, requests with `arrival_step <= k`
 are added in file order, then aborts with `step <= k` are applied.
+
+With `"speculation": {"method", "num_speculative_tokens", "acceptance"}` in its config, a workload
+has drafts, made up likewise: `draft_tokens` says which, and a draft is accepted if it is the token
+that the request samples in its place. Methods differ in the slots they take ahead.
 """
 
 from __future__ import annotations
 
 import zlib
 from collections import deque
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from time import perf_counter
 from typing import Any
@@ -27,6 +32,8 @@ from mini_vllm.core.scheduler import (
 )
 from mini_vllm.errors import InvalidInputError
 
+SPECULATION_METHODS = ("ngram", "draft_model")
+
 MAX_NUM_BLOCKS, MAX_STEP = 1_000_000, 1_000_000
 """What a workload may ask for: no more memory, and no more empty steps, than a machine has."""
 
@@ -34,6 +41,26 @@ MAX_NUM_BLOCKS, MAX_STEP = 1_000_000, 1_000_000
 def sampled_token(request_id: str, num_tokens: int) -> int:
     """The token that request `request_id` samples when it holds `num_tokens` tokens."""
     return zlib.crc32(f"{request_id}:{num_tokens}".encode()) % 1000
+
+
+@dataclass(frozen=True)
+class Speculation:
+    """Made-up drafts: up to `num_speculative_tokens`, each right with `acceptance` percent."""
+
+    method: str
+    num_speculative_tokens: int
+    acceptance: int
+
+    def draft_tokens(self, request_id: str, num_tokens: int) -> list[int]:
+        """Drafts for what follows the `num_tokens` tokens that the request holds."""
+        most = self.num_speculative_tokens
+        count = zlib.crc32(f"{request_id}:{num_tokens}:drafts".encode()) % (most + 1)
+        drafts = []
+        for length in range(num_tokens, num_tokens + count):
+            right = zlib.crc32(f"{request_id}:{length}:right".encode()) % 100 < self.acceptance
+            token = sampled_token(request_id, length)
+            drafts.append(token if right else (token + 1) % 1000)
+        return drafts
 
 
 @dataclass(frozen=True)
@@ -51,6 +78,7 @@ class Workload:
     config: SchedulerConfig
     arrivals: list[Arrival]
     aborts: list[tuple[int, str]]
+    speculation: Speculation | None = None
 
     @classmethod
     def parse(cls, document: Any) -> Workload:
@@ -60,9 +88,15 @@ class Workload:
             InvalidInputError: naming the key that is missing, unknown or of the wrong type.
         """
         document = _mapping(document, "workload", {"config", "requests", "aborts"})
-        known = {field.name for field in fields(SchedulerConfig)}
-        settings = _mapping(document.get("config"), "config", known, "num_blocks")
+        known = {field.name for field in fields(SchedulerConfig)} | {"speculation"}
+        known -= {"num_speculative_tokens", "num_lookahead_tokens"}
+        settings = {**_mapping(document.get("config"), "config", known, "num_blocks")}
         _count(settings["num_blocks"], "config.num_blocks", 2, MAX_NUM_BLOCKS)
+        speculation = _speculation(settings.pop("speculation", None))
+        if speculation is not None:
+            most = speculation.num_speculative_tokens
+            settings["num_speculative_tokens"] = most
+            settings["num_lookahead_tokens"] = most if speculation.method == "draft_model" else 0
         config = SchedulerConfig(**settings)
         arrivals = [
             _arrival(entry, position)
@@ -80,7 +114,7 @@ class Workload:
                 raise InvalidInputError(f"{where}.id: no request {abort['id']!r}", "aborts")
             aborts.append((_count(abort["step"], f"{where}.step", most=MAX_STEP), abort["id"]))
         aborts.sort(key=lambda abort: abort[0])
-        return cls(config, arrivals, aborts)
+        return cls(config, arrivals, aborts, speculation)
 
 
 def replay(workload: Workload) -> dict[str, Any]:
@@ -89,8 +123,9 @@ def replay(workload: Workload) -> dict[str, Any]:
     Returns:
         The decisions document: `steps`, each with `step`, `scheduled` (id to tokens, in
         scheduling order), `new`, `preempted`, `free_blocks`, `block_ids`, the last two read right
-        after `schedule()`; `scheduler_seconds`, spent in the scheduler alone; `seq_steps`, the
-        number of scheduled sequences over all steps.
+        after `schedule()`, and, with speculation, `drafts` (id to draft tokens among those
+        scheduled); `scheduler_seconds`, spent in the scheduler alone; `seq_steps`, the number of
+        scheduled sequences over all steps.
 
     Raises:
         InvalidInputError: a request cannot be admitted, or nothing can be scheduled any more.
@@ -101,7 +136,8 @@ def replay(workload: Workload) -> dict[str, Any]:
     steps: list[dict[str, Any]] = []
     seconds = 0.0
     seq_steps = 0
-    step = 0
+    capacity = workload.config.num_blocks * workload.config.block_size
+    step = barren = 0
     while arrivals or scheduler.has_requests:
         while arrivals and arrivals[0].step <= step:
             scheduler.add_request(arrivals.popleft().request)
@@ -112,10 +148,13 @@ def replay(workload: Workload) -> dict[str, Any]:
         output = scheduler.schedule()
         seconds += perf_counter() - began
         steps.append(_decisions(step, output, scheduler))
+        if workload.speculation is not None:
+            drafts = output.scheduled_spec_decode_tokens
+            steps[-1]["drafts"] = {r.request_id: len(tokens) for r, tokens in drafts.items()}
         sampled = ModelRunnerOutput(
             [
-                [sampled_token(request.request_id, request.num_tokens)]
-                if request.num_computed_tokens == request.num_tokens
+                verified_tokens(request, output.scheduled_spec_decode_tokens.get(request, ()))
+                if request.num_computed_tokens >= request.num_tokens
                 else []
                 for request in output.num_scheduled_tokens
             ]
@@ -123,11 +162,27 @@ def replay(workload: Workload) -> dict[str, Any]:
         began = perf_counter()
         scheduler.update_from_output(output, sampled)
         seconds += perf_counter() - began
+        if workload.speculation is not None:
+            proposed = [
+                workload.speculation.draft_tokens(request.request_id, request.num_tokens)
+                if tokens
+                else []
+                for request, tokens in zip(
+                    output.num_scheduled_tokens, sampled.sampled_token_ids, strict=True
+                )
+            ]
+            began = perf_counter()
+            scheduler.update_draft_token_ids(output, proposed)
+            seconds += perf_counter() - began
 
         seq_steps += len(output.num_scheduled_tokens)
         idle = not output.num_scheduled_tokens and not output.preempted
+        # Who fits without drafts or slots ahead but not with them preempts itself for ever: the
+        # first in line would have sampled before it had computed more than the cache holds.
+        barren = 0 if any(sampled.sampled_token_ids) else barren + 1
+        idle = idle or barren > capacity
         if idle and not arrivals and not aborts and scheduler.has_requests:
-            stuck = scheduler.waiting.peek()
+            stuck = next(iter((*scheduler.running, *scheduler.waiting)))
             raise InvalidInputError(
                 f"step {step}: request {stuck.request_id!r} with {stuck.num_tokens} tokens no "
                 f"longer fits into {workload.config.num_blocks - 1} blocks of "
@@ -135,6 +190,16 @@ def replay(workload: Workload) -> dict[str, Any]:
             )
         step += 1
     return {"steps": steps, "scheduler_seconds": seconds, "seq_steps": seq_steps}
+
+
+def verified_tokens(request: Request, drafts: Sequence[int]) -> list[int]:
+    """What a request samples with `drafts` behind its tokens: the right ones and one more."""
+    tokens: list[int] = []
+    for draft in (*drafts, None):
+        tokens.append(sampled_token(request.request_id, request.num_tokens + len(tokens)))
+        if tokens[-1] != draft:
+            break
+    return tokens
 
 
 def _decisions(step: int, output: SchedulerOutput, scheduler: Scheduler) -> dict[str, Any]:
@@ -148,6 +213,24 @@ def _decisions(step: int, output: SchedulerOutput, scheduler: Scheduler) -> dict
         "free_blocks": manager.block_pool.num_free_blocks,
         "block_ids": {request_id: manager.get_block_ids(request_id) for request_id in scheduled},
     }
+
+
+def _speculation(given: Any) -> Speculation | None:
+    if given is None:
+        return None
+    where, keys = "config.speculation", ("method", "num_speculative_tokens", "acceptance")
+    given = _mapping(given, where, set(keys), *keys)
+    if given["method"] not in SPECULATION_METHODS:
+        raise InvalidInputError(
+            f"{where}.method: must be one of {', '.join(SPECULATION_METHODS)}, "
+            f"got {given['method']!r:.80}",
+            where,
+        )
+    return Speculation(
+        given["method"],
+        _count(given["num_speculative_tokens"], f"{where}.num_speculative_tokens", 1, 128),
+        _count(given["acceptance"], f"{where}.acceptance", 0, 100),
+    )
 
 
 def _arrival(entry: Any, position: int) -> Arrival:

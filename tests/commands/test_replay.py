@@ -83,6 +83,9 @@ DECISIONS = {
 }
 
 
+DRAFTS = {"method": "draft_model", "num_speculative_tokens": 3, "acceptance": 60}
+
+
 class Result(NamedTuple):
     code: int
     out: str
@@ -286,6 +289,12 @@ def test_a_file_that_is_no_workload_is_refused(
         ("config.policy", "fair", "policy"),
         ("config.enable_prefix_caching", "yes", "enable_prefix_caching"),
         ("config.colour", "red", "unknown key 'colour'"),
+        ("config.num_lookahead_tokens", 2, "unknown key 'num_lookahead_tokens'"),
+        ("config.speculation", 3, "config.speculation: must be an object"),
+        ("config.speculation", {"method": "ngram"}, "'num_speculative_tokens' is missing"),
+        ("config.speculation", {**DRAFTS, "method": "eagle"}, "config.speculation.method"),
+        ("config.speculation", {**DRAFTS, "acceptance": 101}, "config.speculation.acceptance"),
+        ("config.speculation", {**DRAFTS, "num_speculative_tokens": 0}, "num_speculative_tokens"),
         ("requests", {}, "requests: must be a list"),
         ("requests.0", "first", "requests[0]: must be an object"),
         ("requests.0", {"id": "first"}, "requests[0]: 'arrival_step' is missing"),
@@ -427,3 +436,31 @@ def test_a_place_that_cannot_be_written_is_refused(
 @pytest.mark.parametrize("argv", [[], ["a.json", "b.json"], ["a.json", "--tim"], ["--out"]])
 def test_bad_usage_is_one_line(argv: list[str]) -> None:
     assert_refused(run(*argv), saying="--help")
+
+
+def test_drafts_are_part_of_the_decisions(workload_file: Callable[[Any], Path]) -> None:
+    file = workload_file(changed("config.speculation", {**DRAFTS, "acceptance": 100}))
+    steps = json.loads(run(file).out)["steps"]
+    for step in steps:
+        assert all(count < step["scheduled"][name] for name, count in step["drafts"].items())
+    assert any(step["drafts"] for step in steps)
+    assert steps[0]["scheduled"] == {"first": 5}
+
+
+def test_who_fits_only_without_slots_ahead_does_not_keep_it_running_for_ever(
+    workload_file: Callable[[Any], Path],
+) -> None:
+    document = {
+        "config": {
+            "num_blocks": 5,
+            "block_size": 3,
+            "max_num_seqs": 3,
+            "max_num_batched_tokens": 19,
+            "long_prefill_token_threshold": 2,
+            "speculation": DRAFTS,
+        },
+        "requests": [
+            {"id": "alone", "arrival_step": 0, "prompt_token_ids": [0, 0], "max_tokens": 11}
+        ],
+    }
+    assert_refused(run(workload_file(document)), saying="'alone'")

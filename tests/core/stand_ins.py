@@ -23,7 +23,7 @@ from mini_vllm.core.scheduler import (
     SchedulerConfig,
     SchedulerOutput,
 )
-from mini_vllm.replay import sampled_token
+from mini_vllm.replay import Speculation, verified_tokens
 
 PROPERTY = settings(deadline=None, derandomize="CI" in os.environ, max_examples=200)
 """For property tests; in continuous integration every run tries the same examples."""
@@ -70,29 +70,45 @@ class SlotMemory:
         self.slots: dict[tuple[int, int], int] = {}
         self.block_tables: dict[str, list[int]] = {}
         self._meanings: dict[Request, list[int]] = {}
+        most = scheduler.config.num_speculative_tokens
+        self.speculation = Speculation("ngram", most, 60) if most else None
 
     def execute(self, output: SchedulerOutput) -> ModelRunnerOutput:
         """Writes all slots of the step, then reads all that its tokens attend to."""
         self._update_block_tables(output)
-        scheduled = output.num_scheduled_tokens
+        scheduled, drafts = output.num_scheduled_tokens, output.scheduled_spec_decode_tokens
+        meanings = {
+            request: self._meanings_of(request, drafts.get(request, [])) for request in scheduled
+        }
         for request, num_tokens in scheduled.items():
             start = request.num_computed_tokens - num_tokens
             for position in range(start, request.num_computed_tokens):
-                self.slots[self._slot(request, position)] = self._meaning(request, position)
+                self.slots[self._slot(request, position)] = meanings[request][position + 1]
         for request in scheduled:
             for position in range(request.num_computed_tokens):
                 held = self.slots.get(self._slot(request, position))
-                assert held == self._meaning(request, position), (
+                assert held == meanings[request][position + 1], (
                     f"{request} reads a wrong {position}"
                 )
-        return ModelRunnerOutput(
-            [
-                [sampled_token(request.request_id, request.num_tokens)]
-                if request.num_computed_tokens == request.num_tokens
-                else []
-                for request in scheduled
-            ]
-        )
+        sampled = [
+            verified_tokens(request, drafts.get(request, ()))
+            if request.num_computed_tokens >= request.num_tokens
+            else []
+            for request in scheduled
+        ]
+        return ModelRunnerOutput(sampled, draft_token_ids=self._propose(scheduled, sampled))
+
+    def _propose(
+        self, scheduled: Iterable[Request], sampled: list[list[int]]
+    ) -> list[list[int]] | None:
+        if self.speculation is None:
+            return None
+        return [
+            self.speculation.draft_tokens(request.request_id, request.num_tokens + len(tokens))
+            if tokens
+            else []
+            for request, tokens in zip(scheduled, sampled, strict=True)
+        ]
 
     def _update_block_tables(self, output: SchedulerOutput) -> None:
         """Follows the block tables by what the output says of them, as a real executor must."""
@@ -112,12 +128,18 @@ class SlotMemory:
         table = self.block_tables[request.request_id]
         return table[position // self.block_size], position % self.block_size
 
-    def _meaning(self, request: Request, position: int) -> int:
-        """What keys and values at `position` depend on: all tokens up to there, and the salt."""
-        meanings = self._meanings.setdefault(request, [hash(request.cache_salt)])
-        for token_id in request.token_ids[len(meanings) - 1 : position + 1]:
+    def _meanings_of(self, request: Request, drafts: list[int]) -> list[int]:
+        """What keys and values at each position depend on: all tokens up to there, and the salt.
+
+        The first entry is the salt's; drafts come behind the tokens.
+        """
+        settled = self._meanings.setdefault(request, [hash(request.cache_salt)])
+        for token_id in request.token_ids[len(settled) - 1 :]:
+            settled.append(hash((settled[-1], token_id)))
+        meanings = list(settled)
+        for token_id in drafts:
             meanings.append(hash((meanings[-1], token_id)))
-        return meanings[position + 1]
+        return meanings
 
 
 class Engine:
@@ -138,6 +160,8 @@ class Engine:
         self.scheduler.check_invariants()
         sampled = self.executor.execute(output)
         self.last_outputs = self.scheduler.update_from_output(output, sampled)
+        if sampled.draft_token_ids is not None:
+            self.scheduler.update_draft_token_ids(output, sampled.draft_token_ids)
         self.scheduler.check_invariants()
         return output
 

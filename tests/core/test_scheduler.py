@@ -424,11 +424,11 @@ def test_logprobs_pass_through_to_their_request() -> None:
         scheduler.add_request(make_request(name, 4))
     output = scheduler.schedule()
     results = scheduler.update_from_output(
-        output, ModelRunnerOutput([[5], [6]], {"b": "its logprobs"}, {"a": "its prompt's"})
+        output, ModelRunnerOutput([[5], [6]], {"b": ["its logprobs"]}, {"a": "its prompt's"})
     )
     assert [(r.logprobs, r.prompt_logprobs) for r in results] == [
         (None, "its prompt's"),
-        ("its logprobs", None),
+        (["its logprobs"], None),
     ]
 
 
@@ -522,3 +522,85 @@ def test_the_smallest_settings_work() -> None:
     engine.add(request := make_request("r", 1))
     engine.run()
     assert request.num_output_tokens == 1
+
+
+def test_drafts_are_tokens_that_a_request_lacks() -> None:
+    engine = Engine(make_scheduler(num_speculative_tokens=3, max_num_batched_tokens=6))
+    first, second = make_request("a", 2, 9), make_request("b", 1, 9)
+    engine.add(first, second)
+    engine.step()
+    first.spec_token_ids, second.spec_token_ids = [1, 2, 3], [4, 5, 6]
+    output = engine.scheduler.schedule()
+    assert tokens_by_id(output) == {"a": 4, "b": 2}
+    assert output.scheduled_spec_decode_tokens == {first: [1, 2, 3], second: [4]}
+    assert first.spec_token_ids == second.spec_token_ids == []
+
+
+def test_rejected_drafts_are_no_longer_computed() -> None:
+    engine = Engine(make_scheduler(num_speculative_tokens=3))
+    request = make_request("a", 2, 9)
+    engine.add(request)
+    engine.step()
+    request.spec_token_ids = [7, 8, 9]
+    output = engine.scheduler.schedule()
+    assert request.num_computed_tokens == 6
+    engine.scheduler.update_from_output(output, ModelRunnerOutput([[7, 5]]))
+    assert request.output_token_ids[1:] == [7, 5]
+    assert (request.num_computed_tokens, request.num_tokens) == (4, 5)
+
+
+def test_a_block_that_drafts_fill_is_found_only_once_they_are_accepted() -> None:
+    engine = Engine(make_scheduler(block_size=4, num_speculative_tokens=3))
+    request = make_request("a", 3, 9)
+    engine.add(request)
+    engine.step()
+    request.spec_token_ids = [7, 8]
+    output = engine.scheduler.schedule()  # 3 prompt tokens, the sampled one and two drafts
+    manager = engine.scheduler.kv_cache_manager
+    [full, rest] = engine.block_ids(request)
+    assert manager.block_pool.blocks[full].block_hash is not None
+    engine.scheduler.update_from_output(output, ModelRunnerOutput([[7, 8, 9]]))
+    request.spec_token_ids = [1, 1, 1]
+    engine.scheduler.schedule()  # 7 tokens, and the drafts would fill the second block
+    assert manager.block_pool.blocks[rest].block_hash is None
+
+
+def test_drafts_end_before_the_context_does() -> None:
+    engine = Engine(make_scheduler(max_model_len=8, num_speculative_tokens=3))
+    request = make_request("a", 5, 9)
+    engine.add(request)
+    engine.step()
+    request.spec_token_ids = [1, 2, 3]
+    output = engine.scheduler.schedule()
+    assert tokens_by_id(output) == {"a": 2}, "the eighth token is sampled, never computed"
+
+
+def test_a_victim_loses_its_drafts() -> None:
+    engine = Engine(make_scheduler(num_blocks=4, block_size=2, num_speculative_tokens=3))
+    first, second = make_request("a", 2, 9), make_request("b", 2, 9)
+    engine.add(first, second)
+    engine.step()
+    first.spec_token_ids, second.spec_token_ids = [1, 2, 3], [4, 5, 6]
+    output = engine.scheduler.schedule()
+    assert output.preempted == [second]
+    assert second.spec_token_ids == []
+
+
+def test_a_draft_models_slots_are_there_before_it_needs_them() -> None:
+    engine = Engine(make_scheduler(block_size=2, num_speculative_tokens=3, num_lookahead_tokens=3))
+    request = make_request("a", 2, 9)
+    engine.add(request)
+    engine.step()
+    assert len(engine.block_ids(request)) == 1, "none for who is admitted"
+    request.spec_token_ids = []
+    engine.scheduler.schedule()
+    assert len(engine.block_ids(request)) == 3, "3 tokens and 3 ahead"
+
+
+def test_a_draft_model_takes_a_token_of_the_budget_for_each_sequence() -> None:
+    settings = {"num_speculative_tokens": 2, "num_lookahead_tokens": 2, "max_num_seqs": 4}
+    engine = Engine(make_scheduler(max_num_batched_tokens=10, **settings))
+    engine.add(make_request("a", 9))
+    assert tokens_by_id(engine.step()) == {"a": 6}
+    with pytest.raises(InvalidInputError, match="max_num_batched_tokens=4 leaves nothing"):
+        make_scheduler(max_num_batched_tokens=4, **settings)

@@ -6,6 +6,8 @@ computed for exactly that prefix (`SlotMemory`).
 
 from __future__ import annotations
 
+from typing import Any
+
 from hypothesis import strategies as st
 from hypothesis.stateful import (
     RuleBasedStateMachine,
@@ -19,8 +21,24 @@ from stand_ins import MACHINE, Engine, make_request
 from mini_vllm.core.request import Request, RequestStatus
 from mini_vllm.core.scheduler import Scheduler, SchedulerConfig, SchedulerOutput
 
+
+def a_config(drafts: int, ahead: bool, **config: Any) -> SchedulerConfig:
+    """With `drafts` a step, and slots for as many ahead if so.
+
+    A draft model has its own part of the budget. Blocks are added for drafts and slots ahead: a
+    request that fits without them but not with them would preempt itself for ever (an engine's
+    context limit sees to it that every request fits).
+    """
+    lookahead = drafts if ahead else 0
+    config["num_blocks"] += -(-(drafts + lookahead) // config["block_size"])
+    config["max_num_batched_tokens"] += config["max_num_seqs"] if lookahead else 0
+    return SchedulerConfig(num_speculative_tokens=drafts, num_lookahead_tokens=lookahead, **config)
+
+
 CONFIGS = st.builds(
-    SchedulerConfig,
+    a_config,
+    drafts=st.sampled_from([0, 0, 1, 3]),
+    ahead=st.booleans(),
     num_blocks=st.integers(4, 12),
     block_size=st.integers(1, 4),
     max_num_seqs=st.integers(1, 5),
@@ -45,9 +63,12 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     def _longest(self) -> int:
         """Most tokens a request may ever compute here."""
-        return min(
-            (self.config.num_blocks - 1) * self.config.block_size, self.config.max_model_len - 1
-        )
+        return min(self._room(), self.config.max_model_len - 1)
+
+    def _room(self) -> int:
+        """Slots of the pool, less those that drafts and a draft model may take of them."""
+        ahead = self.config.num_speculative_tokens + self.config.num_lookahead_tokens
+        return (self.config.num_blocks - 1) * self.config.block_size - ahead
 
     @rule(
         data=st.data(),
@@ -66,7 +87,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     ) -> None:
         prompt = self._draw_prompt(data)
         # All tokens but the last one sampled need a slot; the context ends a request by itself.
-        room_in_pool = (self.config.num_blocks - 1) * self.config.block_size + 1 - len(prompt)
+        room_in_pool = self._room() + 1 - len(prompt)
         room_in_context = self.config.max_model_len - len(prompt)
         if room_in_context > room_in_pool:
             max_tokens = min(max_tokens, room_in_pool)
@@ -129,7 +150,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         config, tokens = self.config, output.num_scheduled_tokens
         assert all(n >= 1 for n in tokens.values())
         assert output.total_num_scheduled_tokens == sum(tokens.values())
-        assert sum(tokens.values()) <= config.max_num_batched_tokens
+        assert sum(tokens.values()) <= config.max_num_scheduled_tokens
+        for request, drafts in output.scheduled_spec_decode_tokens.items():
+            assert 1 <= len(drafts) <= min(tokens[request] - 1, config.num_speculative_tokens)
         assert len(tokens) <= config.max_num_seqs
         if config.long_prefill_token_threshold:
             assert all(n <= config.long_prefill_token_threshold for n in tokens.values())

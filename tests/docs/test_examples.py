@@ -48,7 +48,11 @@ def test_every_command_has_an_example(program: str, commands: dict[str, str]) ->
 
 
 def test_generate() -> None:
-    assert " Paris" in output_of(example("mini-vllm generate"))
+    assert " Paris" in output_of(example('mini-vllm generate "The capital'))
+
+
+def test_generate_with_speculation() -> None:
+    assert " e a b c d" in output_of(example('mini-vllm generate "a b c d'))
 
 
 def test_chat() -> None:

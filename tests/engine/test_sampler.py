@@ -227,7 +227,7 @@ def test_logprobs_zero_reports_the_chosen_token_alone() -> None:
 
 def test_a_draw_at_the_very_end_of_the_distribution_is_a_token_that_has_weight() -> None:
     weights = torch.tensor([[0.5, 0.5, 0.0, 0.0]])
-    place = sampler._invert(weights.cumsum(-1), torch.tensor([[1.0]]))
+    place = sampler.invert(weights.cumsum(-1), torch.tensor([[1.0]]))
     assert place.tolist() == [1]
-    first = sampler._invert(torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.0]]))
+    first = sampler.invert(torch.tensor([[0.0, 0.0, 1.0]]), torch.tensor([[0.0]]))
     assert first.tolist() == [2]

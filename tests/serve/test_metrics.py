@@ -7,7 +7,7 @@ from openai import OpenAI
 from prometheus_client.parser import text_string_to_metric_families
 from running import MODEL, RunningServer
 
-from mini_vllm.engine.stats import FinishedRequest, StepStats
+from mini_vllm.engine.stats import FinishedRequest, SpecDecodingStats, StepStats
 from mini_vllm.serve.metrics import Metrics, one_two_five
 
 # Of vLLM v0.22.1, vllm/v1/metrics/loggers.py: what its dashboards read.
@@ -113,3 +113,27 @@ def test_two_servers_in_a_process_do_not_add_up() -> None:
 )
 def test_bucket_bounds(largest: int, bounds: list[int]) -> None:
     assert one_two_five(largest) == bounds
+
+
+def test_drafts_are_counted_under_vllms_names() -> None:
+    """vLLM v0.22.1, vllm/v1/spec_decode/metrics.py: what its dashboards read."""
+    metrics = Metrics(MODEL, 100, num_speculative_tokens=3)
+    for drafts in ([(3, 3), (3, 1)], [(2, 0)]):
+        stats = SpecDecodingStats.of(drafts, 3)
+        metrics.observe(StepStats(0.0, 0.0, 1, 0, 0.0, spec_decoding=stats))
+    metrics.observe(StepStats(0.0, 0.0, 1, 0, 0.0))
+    values = {
+        sample.name + sample.labels.get("position", ""): sample.value
+        for family in text_string_to_metric_families(metrics.exposition().decode())
+        for sample in family.samples
+        if "spec_decode" in sample.name and not sample.name.endswith("_created")
+    }
+    prefix = "vllm:spec_decode_num_"
+    assert values == {
+        f"{prefix}drafts_total": 3,
+        f"{prefix}draft_tokens_total": 8,
+        f"{prefix}accepted_tokens_total": 4,
+        f"{prefix}accepted_tokens_per_pos_total0": 2,
+        f"{prefix}accepted_tokens_per_pos_total1": 1,
+        f"{prefix}accepted_tokens_per_pos_total2": 1,
+    }

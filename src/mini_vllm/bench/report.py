@@ -144,8 +144,12 @@ def public_model_name(model: str) -> str:
 
 
 def engine_settings(config: EngineConfig) -> dict[str, Setting]:
-    """The settings of an engine by name, less the model."""
-    return {f.name: getattr(config, f.name) for f in fields(config) if f.name != "model"}
+    """The settings of an engine by name, less the model; one with parts is JSON."""
+    settings = {f.name: getattr(config, f.name) for f in fields(config) if f.name != "model"}
+    return {
+        name: json.dumps(value) if isinstance(value, dict) else value
+        for name, value in settings.items()
+    }
 
 
 def engine_words(config: EngineConfig) -> list[str]:

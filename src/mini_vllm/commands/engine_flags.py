@@ -6,6 +6,8 @@ Invariant: each flag is a field of `EngineConfig`, with its default, and is chec
 from __future__ import annotations
 
 import argparse
+import json
+from typing import Any
 
 from mini_vllm.console import byte_size
 from mini_vllm.engine.config import DTYPES, POLICIES, EngineConfig
@@ -25,6 +27,7 @@ _FIELDS = (
     "num_gpu_blocks_override",
     "seed",
     "num_threads",
+    "speculative_config",
 )
 
 
@@ -53,6 +56,24 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     add("num_gpu_blocks_override", "KV cache blocks, instead of a size in bytes", type=int)
     add("seed", "of the draws of requests without a seed of their own", type=int)
     add("num_threads", "threads of computation (None: all cores)", type=int)
+    add(
+        "speculative_config",
+        "guess tokens and verify several in a step, for example "
+        """'{"method": "ngram", "num_speculative_tokens": 4}'""",
+        type=_json_object,
+        metavar="JSON",
+    )
+
+
+def _json_object(text: str) -> dict[str, Any]:
+    """An argparse type."""
+    try:
+        found = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"not JSON: {error}") from None
+    if not isinstance(found, dict):
+        raise argparse.ArgumentTypeError(f"must be a JSON object, got {text!r:.80}")
+    return found
 
 
 def engine_config(args: argparse.Namespace) -> EngineConfig:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any
 from mini_vllm.commands.engine_flags import add_engine_flags, engine_config
 from mini_vllm.commands.sampling_flags import add_sampling_flags, sampling_params
 from mini_vllm.commands.terminal import harmless
-from mini_vllm.console import EXIT_OK, emit_json
+from mini_vllm.console import EXIT_OK, emit_json, say
 from mini_vllm.core.sampling_params import RequestOutputKind, SamplingParams
 from mini_vllm.engine.config import EngineConfig
 from mini_vllm.engine.outputs import RequestOutput
+from mini_vllm.engine.stats import SpecDecodingStats
 from mini_vllm.errors import InvalidInputError
 
 if TYPE_CHECKING:
@@ -48,11 +49,19 @@ def run(args: argparse.Namespace) -> int:
 
     from mini_vllm.engine.llm import LLM
 
-    outputs = LLM(**asdict(config)).generate(prompts, params)
+    llm, drafts = LLM(**asdict(config)), SpecDecodingStats()
+    llm.add_observer(lambda step: drafts.add(step.spec_decoding) if step.spec_decoding else None)
+    outputs = llm.generate(prompts, params)
     if args.json:
-        emit_json({"model": config.model, "results": [_as_json(output) for output in outputs]})
+        results = [_as_json(output) for output in outputs]
+        document: dict[str, Any] = {"model": config.model, "results": results}
+        if config.speculation is not None:
+            document["spec_decoding"] = asdict(drafts)
+        emit_json(document)
     else:
         _print_texts(prompts, outputs)
+        if config.speculation is not None:
+            say(drafts.in_words())
     return EXIT_OK
 
 

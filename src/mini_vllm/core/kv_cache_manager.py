@@ -8,8 +8,12 @@ hashes mean equal prefixes, not merely equal blocks. A new request takes the lon
 blocks from its start. At least its last token is always computed, since that is what yields
 logits.
 
+Draft tokens take slots like any others, but a block is remembered only once all its tokens are
+settled: what is rejected must never be found.
+
 Invariants: a request's first `num_cached` blocks carry its first hashes; no request holds blocks
-for more than one block beyond its tokens; a request without a table holds nothing.
+for more than one block beyond its tokens, drafts and lookahead; a request without a table holds
+nothing.
 
 Source: vLLM v0.22.1 `vllm/v1/core/kv_cache_manager.py`, `KVCacheManager`, and
 `vllm/v1/core/single_type_kv_cache_manager.py`, `FullAttentionManager`.
@@ -103,6 +107,7 @@ class KVCacheManager:
         num_new_tokens: int,
         computed_blocks: Sequence[KVCacheBlock] = (),
         full_sequence_must_fit: bool = False,
+        num_lookahead_tokens: int = 0,
     ) -> list[KVCacheBlock] | None:
         """Gives `request` the slots for its next `num_new_tokens` tokens.
 
@@ -112,10 +117,12 @@ class KVCacheManager:
 
         Args:
             request: its `num_computed_tokens` do not count `computed_blocks` yet.
-            num_new_tokens: tokens to be computed: at least 1, at most what the request lacks.
+            num_new_tokens: tokens to be computed, drafts included: at least 1, at most what the
+                request lacks.
             computed_blocks: what `get_computed_blocks` found, for a request that holds nothing.
             full_sequence_must_fit: refuse unless all tokens of the request would fit now, so that
                 a long prompt is not let in for a first chunk only to be preempted later.
+            num_lookahead_tokens: slots beyond those, for what a draft model computes ahead.
 
         Returns:
             The newly allocated blocks, or None if there are too few free ones; then nothing has
@@ -129,7 +136,8 @@ class KVCacheManager:
         else:
             held = len(table.blocks)
             num_tokens = request.num_computed_tokens + num_new_tokens
-        num_new_blocks = -(-num_tokens // block_size) - held
+        # Rejected drafts and lookahead may have left more blocks than are needed now.
+        num_new_blocks = -(-(num_tokens + num_lookahead_tokens) // block_size) - held
 
         if num_new_blocks > 0:
             needed = num_new_blocks
@@ -156,6 +164,8 @@ class KVCacheManager:
             new_blocks = self.block_pool.get_new_blocks(num_new_blocks)
             table.blocks.extend(new_blocks)
         if self.enable_caching:
+            if num_tokens > len(request.token_ids):  # drafts may yet be rejected
+                num_tokens = len(request.token_ids)
             num_full = num_tokens // block_size
             if num_full > table.num_cached:
                 self._cache_full_blocks(request, table, num_full)
@@ -198,8 +208,11 @@ class KVCacheManager:
             )
             hashes.append(parent)
 
-    def check_invariants(self, requests: dict[str, Request]) -> None:
-        """Verifies what the module promises, against all unfinished `requests`. For tests."""
+    def check_invariants(self, requests: dict[str, Request], most_ahead: int = 0) -> None:
+        """Verifies what the module promises, against all unfinished `requests`. For tests.
+
+        `most_ahead` is how many draft and lookahead tokens a request may have had slots for.
+        """
         self.block_pool.check_invariants()
         holders = [0] * self.block_pool.num_blocks
         for request_id, table in self._tables.items():
@@ -208,7 +221,8 @@ class KVCacheManager:
                 holders[block.block_id] += 1
             slots = len(table.blocks) * self.block_size
             assert request.num_computed_tokens <= slots
-            assert slots < request.num_tokens + self.block_size
+            assert slots < request.num_tokens + most_ahead + self.block_size
+            assert table.num_cached * self.block_size <= request.num_tokens
             assert table.num_cached <= len(request.block_hashes)
             for block, block_hash in zip(
                 table.blocks[: table.num_cached], request.block_hashes, strict=False

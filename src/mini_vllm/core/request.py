@@ -5,8 +5,12 @@
 preemption are all the same thing: the distance between the two is scheduled, all of it or a part,
 and when it reaches zero one token is sampled, which opens the distance again.
 
-Invariants: `0 <= num_computed_tokens <= num_tokens`; `token_ids` only grows; a request whose
-status is finished never changes again.
+Draft tokens (`spec_token_ids`) are guesses of what comes next: they widen the distance, are
+computed along with it, and those that turn out right are tokens; for the wrong ones
+`num_computed_tokens` goes back, and their slots are overwritten later.
+
+Invariants: `0 <= num_computed_tokens <= num_tokens` between steps; `token_ids` only grows; a
+request whose status is finished never changes again.
 
 Source: vLLM v0.22.1 `vllm/v1/request.py`, `Request` and `RequestStatus`.
 """
@@ -65,6 +69,7 @@ class Request:
         "priority",
         "request_id",
         "sampling_params",
+        "spec_token_ids",
         "status",
         "stop_reason",
         "stop_token_ids",
@@ -98,6 +103,8 @@ class Request:
 
         self.token_ids = list(prompt_token_ids)
         self.num_prompt_tokens = len(prompt_token_ids)
+        self.spec_token_ids: list[int] = []
+        """Draft tokens that the next step should verify."""
         self.num_computed_tokens = 0
         self.num_cached_tokens = 0
         """Prompt tokens found in the prefix cache when the request was first admitted."""

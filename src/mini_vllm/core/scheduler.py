@@ -9,6 +9,10 @@ When blocks run out, a running request is preempted: all its blocks are freed, i
 its tokens are computed anew, or found in the prefix cache, when it comes back. The victim is the
 last one admitted, or under the priority policy the least important.
 
+Draft tokens are tokens that a running request lacks, like any others: they take budget and slots,
+and fewer of them are verified where these run short. `update_from_output` takes the rejected ones
+out of `num_computed_tokens` again.
+
 Invariants: at most `max_num_batched_tokens` tokens and `max_num_seqs` requests a step; nobody is
 admitted in a step that preempts; a request is in exactly one of `running`, `waiting` and finished;
 only running requests hold blocks.
@@ -39,11 +43,13 @@ class SchedulerConfig:
         num_blocks: blocks of KV cache, the null block included.
         block_size: tokens in a block.
         max_num_seqs: most requests in a step.
-        max_num_batched_tokens: most tokens in a step.
+        max_num_batched_tokens: most tokens in a step, of a draft model's as well.
         max_model_len: most tokens in a request.
         enable_prefix_caching: whether equal prefixes share blocks.
         long_prefill_token_threshold: most tokens of one request in a step; 0 is no limit.
         policy: "fcfs" or "priority".
+        num_speculative_tokens: most draft tokens of a request in a step; 0 is no speculation.
+        num_lookahead_tokens: slots beyond a step's tokens, for what a draft model computes ahead.
     """
 
     num_blocks: int
@@ -54,6 +60,8 @@ class SchedulerConfig:
     enable_prefix_caching: bool = True
     long_prefill_token_threshold: int = 0
     policy: str = "fcfs"
+    num_speculative_tokens: int = 0
+    num_lookahead_tokens: int = 0
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -63,6 +71,8 @@ class SchedulerConfig:
             ("max_num_batched_tokens", 1),
             ("max_model_len", 2),
             ("long_prefill_token_threshold", 0),
+            ("num_speculative_tokens", 0),
+            ("num_lookahead_tokens", 0),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -78,6 +88,19 @@ class SchedulerConfig:
             raise InvalidInputError(
                 f"policy must be 'fcfs' or 'priority', got {self.policy!r}", "policy"
             )
+        if self.max_num_scheduled_tokens < 1:
+            raise InvalidInputError(
+                f"max_num_batched_tokens={self.max_num_batched_tokens} leaves nothing to schedule "
+                f"beside a draft model's token for each of max_num_seqs={self.max_num_seqs}; "
+                "raise the one or lower the other",
+                "max_num_batched_tokens",
+            )
+
+    @property
+    def max_num_scheduled_tokens(self) -> int:
+        """The budget: a draft model computes one token more of each sequence than is scheduled."""
+        drafting = self.max_num_seqs if self.num_lookahead_tokens else 0
+        return self.max_num_batched_tokens - drafting
 
 
 @dataclass(slots=True)
@@ -91,6 +114,7 @@ class SchedulerOutput:
     `new_block_ids` has an entry for each request whose block table grew; for the requests in
     `new` and `resumed` it is the whole table, cached prefix included.
     `finished_request_ids` are those that ended since the last step.
+    `scheduled_spec_decode_tokens` are the drafts among the tokens, the last ones of their request.
     """
 
     num_scheduled_tokens: dict[Request, int]
@@ -100,6 +124,7 @@ class SchedulerOutput:
     preempted: list[Request]
     new_block_ids: dict[str, list[int]]
     finished_request_ids: list[str]
+    scheduled_spec_decode_tokens: dict[Request, list[int]]
 
 
 @dataclass(slots=True)
@@ -107,13 +132,15 @@ class ModelRunnerOutput:
     """What the executor computed for a `SchedulerOutput`.
 
     `sampled_token_ids` is aligned with `num_scheduled_tokens`: the tokens sampled for each
-    request, empty for one whose tokens are not all computed yet. `logprobs` and
-    `prompt_logprobs`, by request id, pass through the scheduler untouched.
+    request, empty for one whose tokens are not all computed yet; where drafts were scheduled, the
+    accepted ones and one more. `draft_token_ids`, aligned likewise, are drafts for the next step.
+    `logprobs` (a list with an entry a token) and `prompt_logprobs`, by request id, pass through.
     """
 
     sampled_token_ids: Sequence[list[int]]
     logprobs: dict[str, Any] | None = None
     prompt_logprobs: dict[str, Any] | None = None
+    draft_token_ids: Sequence[list[int]] | None = None
 
 
 @dataclass(slots=True)
@@ -139,6 +166,8 @@ class Scheduler:
         self.running: list[Request] = []
         self.waiting: RequestQueue = PriorityQueue() if config.policy == "priority" else FCFSQueue()
         self.num_preemptions = 0
+        self._max_num_scheduled_tokens = config.max_num_scheduled_tokens
+        self._speculates = config.num_speculative_tokens > 0
         self._finished_request_ids: list[str] = []
 
     def add_request(self, request: Request) -> None:
@@ -173,8 +202,9 @@ class Scheduler:
         preempted: list[Request] = []
         new: list[Request] = []
         resumed: list[Request] = []
-        budget = self.config.max_num_batched_tokens
-        budget = self._schedule_running(budget, scheduled, new_block_ids, preempted)
+        drafts: dict[Request, list[int]] = {}
+        budget = self._max_num_scheduled_tokens
+        budget = self._schedule_running(budget, scheduled, new_block_ids, preempted, drafts)
         if self.waiting and not preempted:
             budget = self._schedule_waiting(budget, scheduled, new_block_ids, new, resumed)
 
@@ -183,12 +213,13 @@ class Scheduler:
         finished, self._finished_request_ids = self._finished_request_ids, []
         return SchedulerOutput(
             scheduled,
-            self.config.max_num_batched_tokens - budget,
+            self._max_num_scheduled_tokens - budget,
             new,
             resumed,
             preempted,
             new_block_ids,
             finished,
+            drafts,
         )
 
     def _schedule_running(
@@ -197,17 +228,27 @@ class Scheduler:
         scheduled: dict[Request, int],
         new_block_ids: dict[str, list[int]],
         preempted: list[Request],
+        drafts: dict[Request, list[int]],
     ) -> int:
         """Gives running requests what they lack, preempting where blocks run out."""
         running = self.running
         allocate_slots = self.kv_cache_manager.allocate_slots
         block_size = self.kv_cache_manager.block_size
         threshold = self.config.long_prefill_token_threshold
+        speculates, lookahead = self._speculates, 0
         index = 0
         while index < len(running) and budget > 0:
             request = running[index]
             num_new = len(request.token_ids) - request.num_computed_tokens
-            if num_new == 1:
+            if speculates:
+                num_new += len(request.spec_token_ids)
+                if 0 < threshold < num_new:
+                    num_new = threshold
+                # Of a full context the last token is sampled and never computed.
+                room = self.config.max_model_len - request.num_computed_tokens
+                num_new = min(num_new, budget, room - 1)
+                lookahead = min(self.config.num_lookahead_tokens, room - num_new)
+            elif num_new == 1:
                 # A token that neither begins nor fills a block needs nothing of the cache.
                 offset = request.num_computed_tokens % block_size
                 if 0 < offset < block_size - 1:
@@ -220,21 +261,27 @@ class Scheduler:
                     num_new = threshold
                 num_new = min(num_new, budget)
 
-            new_blocks = allocate_slots(request, num_new)
+            new_blocks = allocate_slots(request, num_new, (), False, lookahead)
             while new_blocks is None:
                 victim = self._preempt_one(preempted)
                 if victim in scheduled:
                     # Under the priority policy the victim may have had its turn in this step.
                     budget += scheduled.pop(victim)
                     new_block_ids.pop(victim.request_id, None)
+                    drafts.pop(victim, None)
                     index -= 1
                 if victim is request:
                     return budget
-                new_blocks = allocate_slots(request, num_new)
+                new_blocks = allocate_slots(request, num_new, (), False, lookahead)
 
             scheduled[request] = num_new
             if new_blocks:
                 new_block_ids[request.request_id] = [block.block_id for block in new_blocks]
+            if speculates and request.spec_token_ids:
+                num_drafts = request.num_computed_tokens + num_new - request.num_tokens
+                if num_drafts > 0:
+                    drafts[request] = request.spec_token_ids[:num_drafts]
+                request.spec_token_ids = []
             budget -= num_new
             index += 1
         return budget
@@ -284,6 +331,7 @@ class Scheduler:
         self.kv_cache_manager.free(victim)
         victim.status = RequestStatus.PREEMPTED
         victim.num_computed_tokens = 0
+        victim.spec_token_ids = []
         victim.num_preemptions += 1
         self.num_preemptions += 1
         self.waiting.prepend(victim)
@@ -304,6 +352,7 @@ class Scheduler:
         """Appends the sampled tokens, ends what has ended, and frees its blocks."""
         max_model_len = self.config.max_model_len
         logprobs, prompt_logprobs = model_output.logprobs, model_output.prompt_logprobs
+        drafts = scheduler_output.scheduled_spec_decode_tokens
         outputs: list[EngineCoreOutput] = []
         any_stopped = False
         for request, token_ids in zip(
@@ -313,6 +362,9 @@ class Scheduler:
             if not token_ids or request.status is not _RUNNING:
                 continue
             output = EngineCoreOutput(request, token_ids, None)
+            if drafts and request in drafts:
+                num_accepted = len(token_ids) - 1
+                request.num_computed_tokens -= len(drafts[request]) - num_accepted
             for position, token_id in enumerate(token_ids, 1):
                 if append_output_token(request, token_id, max_model_len):
                     del token_ids[position:]
@@ -320,14 +372,26 @@ class Scheduler:
                     self._release(request)
                     any_stopped = True
                     break
-            if logprobs is not None:
-                output.logprobs = logprobs.get(request.request_id)
+            if logprobs is not None and request.request_id in logprobs:
+                output.logprobs = logprobs[request.request_id][: len(token_ids)]
             if prompt_logprobs is not None:
                 output.prompt_logprobs = prompt_logprobs.get(request.request_id)
             outputs.append(output)
         if any_stopped:
             self.running = [r for r in self.running if r.status is _RUNNING]
         return outputs
+
+    def update_draft_token_ids(
+        self, scheduler_output: SchedulerOutput, draft_token_ids: Sequence[list[int]]
+    ) -> None:
+        """Gives the requests of a step that still run the drafts that followed it."""
+        most = self.config.num_speculative_tokens
+        for request, token_ids in zip(
+            scheduler_output.num_scheduled_tokens, draft_token_ids, strict=True
+        ):
+            if request.status is _RUNNING:
+                assert len(token_ids) <= most, f"{len(token_ids)} drafts where {most} may be"
+                request.spec_token_ids = token_ids
 
     def finish_requests(
         self, request_ids: Iterable[str], status: RequestStatus = RequestStatus.FINISHED_ABORTED
@@ -370,6 +434,7 @@ class Scheduler:
 
     def check_invariants(self) -> None:
         """Verifies what the module promises, between steps. For tests."""
+        most_drafts = self.config.num_speculative_tokens
         running_ids = {r.request_id for r in self.running}
         waiting_ids = {r.request_id for r in self.waiting}
         assert len(running_ids) == len(self.running) <= self.config.max_num_seqs
@@ -378,7 +443,9 @@ class Scheduler:
         assert len(waiting_ids) == len(self.waiting)
         for request in self.requests.values():
             assert not request.is_finished()
-            assert 0 <= request.num_computed_tokens <= request.num_tokens
+            assert 0 <= request.num_computed_tokens <= request.num_tokens + most_drafts
+            assert len(request.spec_token_ids) <= most_drafts
             holds = bool(self.kv_cache_manager.get_block_ids(request.request_id))
             assert holds == (request.status is _RUNNING)
-        self.kv_cache_manager.check_invariants(self.requests)
+        most_ahead = most_drafts + self.config.num_lookahead_tokens
+        self.kv_cache_manager.check_invariants(self.requests, most_ahead)

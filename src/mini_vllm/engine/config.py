@@ -6,7 +6,9 @@ Names are vLLM's (`vllm/engine/arg_utils.py`, `EngineArgs`) where the thing is t
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
+from mini_vllm.engine.spec_decode.config import SpeculativeConfig
 from mini_vllm.errors import InvalidInputError
 
 DTYPES = ("auto", "float32", "bfloat16")
@@ -30,6 +32,7 @@ class EngineConfig:
         long_prefill_token_threshold: most prompt tokens of one request in a step; 0 is no limit.
         seed: of the draws of requests that bring none of their own.
         num_threads: threads of the computation; None takes the machine's cores.
+        speculative_config: how tokens are guessed, the keys of `SpeculativeConfig`; None for not.
 
     Raises:
         InvalidInputError: naming the setting and the allowed range.
@@ -48,6 +51,7 @@ class EngineConfig:
     num_gpu_blocks_override: int | None = None
     seed: int = 0
     num_threads: int | None = None
+    speculative_config: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
@@ -73,3 +77,11 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InvalidInputError(f"{name} must be at least {least}, got {value}", name)
+        if self.speculative_config is not None:
+            SpeculativeConfig.parse(self.speculative_config)
+
+    @property
+    def speculation(self) -> SpeculativeConfig | None:
+        """`speculative_config`, checked."""
+        given = self.speculative_config
+        return None if given is None else SpeculativeConfig.parse(given)

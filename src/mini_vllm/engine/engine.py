@@ -12,23 +12,23 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TypedDict
 
 import torch
 
 from mini_vllm.core.request import FINISH_REASONS, Request, RequestStatus
 from mini_vllm.core.sampling_params import SamplingParams
-from mini_vllm.core.scheduler import EngineCoreOutput, SchedulerConfig, SchedulerOutput
+from mini_vllm.core.scheduler import EngineCoreOutput, SchedulerConfig
 from mini_vllm.engine.config import EngineConfig
-from mini_vllm.engine.engine_core import EngineCore
+from mini_vllm.engine.engine_core import EngineCore, StepResult
 from mini_vllm.engine.memory import fit_kv_cache, keep_freed_memory
 from mini_vllm.engine.model_runner import ModelRunner
 from mini_vllm.engine.output_processor import OutputProcessor
 from mini_vllm.engine.outputs import RequestMetrics, RequestOutput
-from mini_vllm.engine.stats import FinishedRequest, StepStats
+from mini_vllm.engine.stats import FinishedRequest, SpecDecodingStats, StepStats
 from mini_vllm.errors import InvalidInputError
-from mini_vllm.model.loader import load_model
+from mini_vllm.model.loader import LoadedModel, load_model
 
 
 class TextPrompt(TypedDict):
@@ -78,7 +78,15 @@ class Engine:
         self.model_config = model.config
         self.tokenizer = model.tokenizer
         self.dtype = model.dtype
-        num_blocks, self.max_model_len = fit_kv_cache(config, model.config, model.dtype.itemsize)
+        speculation = self._speculation = config.speculation
+        draft: LoadedModel | None = None
+        if speculation is not None and speculation.model is not None:
+            draft = _load_draft_model(speculation.model, config, model)
+        num_blocks, self.max_model_len = fit_kv_cache(
+            config if draft is None else _without_draft_cache(config, model, draft),
+            model.config,
+            model.dtype.itemsize,
+        )
         scheduler_config = SchedulerConfig(
             num_blocks=num_blocks,
             block_size=config.block_size,
@@ -88,8 +96,17 @@ class Engine:
             enable_prefix_caching=config.enable_prefix_caching,
             long_prefill_token_threshold=config.long_prefill_token_threshold,
             policy=config.scheduling_policy,
+            num_speculative_tokens=speculation.num_speculative_tokens if speculation else 0,
+            num_lookahead_tokens=speculation.num_lookahead_tokens if speculation else 0,
         )
-        runner = ModelRunner(model.decoder, model.config, scheduler_config, model.dtype)
+        runner = ModelRunner(
+            model.decoder,
+            model.config,
+            scheduler_config,
+            model.dtype,
+            speculation,
+            draft.decoder if draft is not None else None,
+        )
         keep_freed_memory()  # after the weights and the cache, which are never freed
         self.core = EngineCore(scheduler_config, runner)
         self._outputs = OutputProcessor(self.tokenizer)
@@ -214,7 +231,7 @@ class Engine:
         processed = self._outputs.process(result.outputs)
         if processed.stopped_ids:
             self.core.finish_requests(processed.stopped_ids, RequestStatus.FINISHED_STOPPED)
-        self._account(began, result.scheduled, result.outputs, processed.outputs)
+        self._account(began, result, processed.outputs)
         return processed.outputs
 
     def reset_prefix_cache(self) -> bool:
@@ -255,13 +272,7 @@ class Engine:
         if params.stop_strings and self.tokenizer is None:
             raise InvalidInputError("the model has no tokenizer: stop strings need one", "stop")
 
-    def _account(
-        self,
-        began: float,
-        scheduled: SchedulerOutput,
-        core_outputs: list[EngineCoreOutput],
-        outputs: list[RequestOutput],
-    ) -> None:
+    def _account(self, began: float, result: StepResult, outputs: list[RequestOutput]) -> None:
         """Updates the requests' times and tells the observers."""
         now = time.monotonic()
         scheduler = self.core.scheduler
@@ -279,11 +290,14 @@ class Engine:
         self._told_preemptions = scheduler.num_preemptions
         self._told_queries = manager.prefix_cache_queries
         self._told_hits = manager.prefix_cache_hits
+        if result.drafts and self._speculation is not None:
+            most = self._speculation.num_speculative_tokens
+            stats.spec_decoding = SpecDecodingStats.of(result.drafts, most)
 
-        for request in scheduled.new:
+        for request in result.scheduled.new:
             metrics = self._running_of[request.request_id].metrics
             metrics.first_scheduled_time = metrics.first_scheduled_time or began
-        for output in core_outputs:
+        for output in result.outputs:
             self._account_tokens(now, output, stats)
         for final in outputs:
             if final.finished:
@@ -313,6 +327,28 @@ class Engine:
     def _forget(self, request_id: str) -> None:
         for request in self._running.pop(request_id).requests:
             del self._running_of[request.request_id]
+
+
+def _load_draft_model(name: str, config: EngineConfig, target: LoadedModel) -> LoadedModel:
+    draft = load_model(name, config.dtype)
+    ours, its = target.config.vocab_size, draft.config.vocab_size
+    if ours != its:
+        raise InvalidInputError(
+            f"speculative_config: the draft model {name} has a vocabulary of {its} tokens and "
+            f"{config.model} one of {ours}; a draft model must share it",
+            "speculative_config",
+        )
+    return draft
+
+
+def _without_draft_cache(
+    config: EngineConfig, target: LoadedModel, draft: LoadedModel
+) -> EngineConfig:
+    """`config` with the part of the KV cache's memory that is not the draft model's."""
+    ours, its = (m.config.kv_bytes_per_token(m.dtype.itemsize) for m in (target, draft))
+    return replace(
+        config, kv_cache_memory_bytes=config.kv_cache_memory_bytes * ours // (ours + its)
+    )
 
 
 def _finished(

@@ -34,10 +34,15 @@ class Executor(Protocol):
 
 @dataclass(slots=True)
 class StepResult:
-    """What was decided in a step, and what came of it."""
+    """What was decided in a step, and what came of it.
+
+    `drafts` has, for each request with drafts in the step, how many there were and how many of them
+    were accepted.
+    """
 
     scheduled: SchedulerOutput
     outputs: list[EngineCoreOutput]
+    drafts: list[tuple[int, int]]
 
 
 class EngineCore:
@@ -63,4 +68,16 @@ class EngineCore:
     def step(self) -> StepResult:
         scheduled = self.scheduler.schedule()
         computed = self.executor.execute(scheduled)
-        return StepResult(scheduled, self.scheduler.update_from_output(scheduled, computed))
+        drafts = _accepted(scheduled, computed)
+        outputs = self.scheduler.update_from_output(scheduled, computed)
+        if computed.draft_token_ids is not None:
+            self.scheduler.update_draft_token_ids(scheduled, computed.draft_token_ids)
+        return StepResult(scheduled, outputs, drafts)
+
+
+def _accepted(scheduled: SchedulerOutput, computed: ModelRunnerOutput) -> list[tuple[int, int]]:
+    drafts = scheduled.scheduled_spec_decode_tokens
+    if not drafts:
+        return []
+    sampled = zip(scheduled.num_scheduled_tokens, computed.sampled_token_ids, strict=True)
+    return [(len(drafts[r]), len(tokens) - 1) for r, tokens in sampled if r in drafts]

@@ -5,6 +5,7 @@ holds its tokens, its block table, and its sampling parameters; a step touches o
 
 Invariant: between steps, row `r` of a request holds exactly `num_tokens[r]` tokens and the block
 ids that the scheduler gave it, in order; unused entries of a block table are 0, the null block.
+Entries of `token_ids` behind a row's tokens are scratch: drafts lie there while they are verified.
 
 Source: vLLM v0.22.1 `vllm/v1/worker/gpu_input_batch.py`, `InputBatch`.
 """
@@ -23,26 +24,40 @@ from mini_vllm.kernels.metadata import AttentionMetadata
 
 
 @dataclass(slots=True)
+class FlatBatch:
+    """T tokens of S rows, as the model takes them.
+
+    Attributes:
+        token_ids, positions: int64 [T].
+        last_token: int64 [S], index in the flat batch of each row's last token.
+    """
+
+    token_ids: torch.Tensor
+    positions: torch.Tensor
+    last_token: np.ndarray
+    attention: AttentionMetadata
+
+
+@dataclass(slots=True)
 class StepInputs:
-    """One step as the model takes it: T tokens of S requests, those with one token first.
+    """One step: a flat batch of S requests, those with one token first.
 
     Attributes:
         requests: the S requests, in batch order.
         rows: int64 [S], their rows.
         order: int64 [S]: batch position i is the request at `order[i]` in scheduling order.
-        token_ids, positions: int64 [T].
-        last_token: int64 [S], index in the flat batch of each request's last token.
-        samples: bool [S], whether all tokens of the request are computed after this step.
+        ends: int64 [S], how many of its tokens, drafts included, are computed after this step.
+        samples: bool [S], whether that is all of them.
+        num_drafts: int64 [S], how many of these are drafts; None if there is no draft at all.
     """
 
     requests: list[Request]
     rows: np.ndarray
     order: np.ndarray
-    token_ids: torch.Tensor
-    positions: torch.Tensor
-    last_token: np.ndarray
+    ends: np.ndarray
     samples: np.ndarray
-    attention: AttentionMetadata
+    num_drafts: np.ndarray | None
+    flat: FlatBatch
 
 
 class InputBatch:
@@ -80,6 +95,9 @@ class InputBatch:
     def gather(self, scheduled: SchedulerOutput) -> StepInputs:
         """The inputs of a step in which at least one token is scheduled."""
         row_of = self.row_of
+        for request, drafts in scheduled.scheduled_spec_decode_tokens.items():
+            row, start = row_of[request.request_id], request.num_tokens
+            self.token_ids[row, start : start + len(drafts)] = drafts
         requests = list(scheduled.num_scheduled_tokens)
         counts = np.fromiter(scheduled.num_scheduled_tokens.values(), np.int64, len(requests))
         order = np.argsort(counts != 1, kind="stable")
@@ -88,8 +106,24 @@ class InputBatch:
         size = len(requests)
         rows = np.fromiter((row_of[r.request_id] for r in requests), np.int64, size)
         ends = np.fromiter((r.num_computed_tokens for r in requests), np.int64, size)
+        num_tokens = self.num_tokens[rows]
+        has_drafts = bool(scheduled.scheduled_spec_decode_tokens)
+        return StepInputs(
+            requests=requests,
+            rows=rows,
+            order=order,
+            ends=ends,
+            samples=ends >= num_tokens,
+            num_drafts=np.maximum(ends - num_tokens, 0) if has_drafts else None,
+            flat=self.flatten(rows, counts, ends),
+        )
 
-        query_start = np.zeros(size + 1, np.int64)
+    def flatten(self, rows: np.ndarray, counts: np.ndarray, ends: np.ndarray) -> FlatBatch:
+        """The `counts` tokens of each of `rows` that come before its `ends`; all int64 [S].
+
+        Rows with one token must come first.
+        """
+        query_start = np.zeros(len(rows) + 1, np.int64)
         np.cumsum(counts, out=query_start[1:])
         flat_rows = np.repeat(rows, counts)
         # The tokens of a request are the `count` positions before `end`.
@@ -107,21 +141,29 @@ class InputBatch:
             query_lens=counts.tolist(),
             context_lens=ends.tolist(),
         )
-        return StepInputs(
-            requests=requests,
-            rows=rows,
-            order=order,
+        return FlatBatch(
             token_ids=torch.from_numpy(self.token_ids[flat_rows, positions].astype(np.int64)),
             positions=torch.from_numpy(positions),
             last_token=query_start[1:] - 1,
-            samples=ends == self.num_tokens[rows],
             attention=attention,
         )
 
-    def append_sampled(self, rows: np.ndarray, token_ids: np.ndarray) -> None:
-        """Adds one sampled token to each of `rows`."""
-        self.token_ids[rows, self.num_tokens[rows]] = token_ids
-        self.num_tokens[rows] += 1
+    def num_slots(self, rows: np.ndarray) -> np.ndarray:
+        """Tokens that the blocks of each of `rows` have room for."""
+        return np.asarray(self._num_blocks[rows] * self.block_size)
+
+    def append_sampled(
+        self, rows: np.ndarray, token_ids: np.ndarray, counts: np.ndarray | None = None
+    ) -> None:
+        """Adds a sampled token to each of `rows`, or so many as `counts` [S] says, row by row."""
+        if counts is None:
+            self.token_ids[rows, self.num_tokens[rows]] = token_ids
+            self.num_tokens[rows] += 1
+            return
+        first = self.num_tokens[rows] - (np.cumsum(counts) - counts)
+        places = np.arange(len(token_ids)) + np.repeat(first, counts)
+        self.token_ids[np.repeat(rows, counts), places] = token_ids
+        self.num_tokens[rows] += counts
 
     def _add(self, request: Request) -> None:
         row = self._free_rows.pop()

@@ -1,7 +1,7 @@
 """Runs the model over what the scheduler decided: the executor of a real engine.
 
-A step is one forward pass over a flat batch of tokens, whatever mixture of prompts and single
-tokens they are; logits are computed only where a token is to be sampled (or a prompt's
+A step is one forward pass over a flat batch of tokens, whatever mixture of prompts, single tokens
+and drafts they are; logits are computed only where a token is to be sampled (or a prompt's
 log-probabilities were asked for).
 
 Source: vLLM v0.22.1 `vllm/v1/worker/gpu_model_runner.py`, `GPUModelRunner.execute_model`.
@@ -24,8 +24,13 @@ from mini_vllm.engine.sampler import (
     sample,
     top_logprobs,
 )
+from mini_vllm.engine.spec_decode import Proposer
+from mini_vllm.engine.spec_decode.config import SpeculativeConfig
+from mini_vllm.engine.spec_decode.rejection_sampler import Places, verify
 from mini_vllm.model.config import ModelConfig
 from mini_vllm.model.decoder import Decoder
+
+KVCaches = list[tuple[torch.Tensor, torch.Tensor]]
 
 PROMPT_LOGPROBS_ROWS = 256
 """Prompt positions whose logits exist at once."""
@@ -39,6 +44,8 @@ class ModelRunner:
         model_config: its dimensions.
         config: the scheduler's; the KV cache gets its `num_blocks`.
         dtype: of the KV cache, as the model computes.
+        speculative_config: how tokens are guessed; None for not at all.
+        draft_decoder: the draft model, where that is how.
     """
 
     def __init__(
@@ -47,18 +54,11 @@ class ModelRunner:
         model_config: ModelConfig,
         config: SchedulerConfig,
         dtype: torch.dtype,
+        speculative_config: SpeculativeConfig | None = None,
+        draft_decoder: Decoder | None = None,
     ) -> None:
         self.decoder = decoder
-        shape = (
-            config.num_blocks,
-            config.block_size,
-            model_config.num_key_value_heads,
-            model_config.head_dim,
-        )
-        self.kv_caches = [
-            (_zeros(shape, dtype), _zeros(shape, dtype))
-            for _ in range(model_config.num_hidden_layers)
-        ]
+        self.kv_caches = new_kv_caches(model_config, config, dtype)
         columns = SamplingColumns(config.max_num_seqs)
         self.batch = InputBatch(
             config.max_num_seqs, config.max_model_len, config.block_size, columns
@@ -67,6 +67,22 @@ class ModelRunner:
             self.batch.token_ids, self.batch.num_tokens, self.batch.num_prompt_tokens
         )
         self._prompt_logprobs: dict[str, list[TokenLogprobs]] = {}
+        self.proposer: Proposer | None = None
+        if draft_decoder is not None and speculative_config is not None:
+            from mini_vllm.engine.spec_decode.draft_model import DraftModelProposer
+
+            self.proposer = DraftModelProposer(
+                speculative_config,
+                draft_decoder,
+                new_kv_caches(draft_decoder.config, config, dtype),
+                self.batch,
+                self._history,
+                min(config.max_model_len, draft_decoder.config.max_position_embeddings),
+            )
+        elif speculative_config is not None:
+            from mini_vllm.engine.spec_decode.ngram_proposer import NgramProposer
+
+            self.proposer = NgramProposer(speculative_config, self.batch, config.max_model_len)
 
     @torch.inference_mode()
     def execute(self, scheduler_output: SchedulerOutput) -> ModelRunnerOutput:
@@ -77,25 +93,51 @@ class ModelRunner:
             return ModelRunnerOutput([])
 
         inputs = self.batch.gather(scheduler_output)
+        flat = inputs.flat
         hidden = self.decoder.forward(
-            inputs.token_ids, inputs.positions, self.kv_caches, inputs.attention
+            flat.token_ids, flat.positions, self.kv_caches, flat.attention
         )
         prompt_logprobs = self._collect_prompt_logprobs(inputs, hidden)
+        sampled, logprobs = self._sample(inputs, hidden)
+        drafts: list[list[int]] | None = None
+        if self.proposer is not None:
+            proposed = self.proposer.propose(scheduler_output, inputs)
+            drafts = [proposed[i] for i in np.argsort(inputs.order).tolist()]
+        return ModelRunnerOutput(sampled, logprobs or None, prompt_logprobs or None, drafts)
 
+    def _sample(
+        self, inputs: StepInputs, hidden: torch.Tensor
+    ) -> tuple[list[list[int]], dict[str, list[TokenLogprobs]]]:
+        """From hidden states to tokens, which the rows gain: in scheduling order, and the
+        log-probabilities of the requests that asked."""
         sampled: list[list[int]] = [[] for _ in inputs.requests]
         logprobs: dict[str, list[TokenLogprobs]] = {}
         samples = np.flatnonzero(inputs.samples)
-        if len(samples):
-            rows = inputs.rows[samples]
-            logits = self.decoder.logits(hidden[inputs.last_token[samples]])
-            token_ids, found = sample(logits, rows, self.batch.sampling, self._history)
-            self.batch.append_sampled(rows, token_ids)
-            places = inputs.order[samples].tolist()
-            for place, token_id in zip(places, token_ids.tolist(), strict=True):
+        if not len(samples):
+            return sampled, logprobs
+        batch, rows, last = self.batch, inputs.rows[samples], inputs.flat.last_token[samples]
+        order = inputs.order[samples].tolist()
+        if inputs.num_drafts is None:
+            logits = self.decoder.logits(hidden[last])
+            token_ids, found = sample(logits, rows, batch.sampling, self._history)
+            batch.append_sampled(rows, token_ids)
+            for place, token_id in zip(order, token_ids.tolist(), strict=True):
                 sampled[place].append(token_id)
-            for position, row_logprobs in found.items():
-                logprobs[inputs.requests[samples[position]].request_id] = [row_logprobs]
-        return ModelRunnerOutput(sampled, logprobs or None, prompt_logprobs or None)
+            told = {position: [row_logprobs] for position, row_logprobs in found.items()}
+        else:
+            num_drafts = inputs.num_drafts[samples]
+            places = Places.of(rows, num_drafts, self._history)
+            logits = self.decoder.logits(hidden[(last - num_drafts)[places.owner] + places.offsets])
+            known = self.proposer.probabilities if self.proposer is not None else {}
+            verified = verify(logits, places, batch.sampling, self._history, known)
+            batch.append_sampled(rows, verified.token_ids, verified.num_tokens)
+            tokens, ends = verified.token_ids.tolist(), np.cumsum(verified.num_tokens).tolist()
+            for place, start, end in zip(order, [0, *ends], ends, strict=False):
+                sampled[place] = tokens[start:end]
+            told = verified.logprobs
+        for position, several in told.items():
+            logprobs[inputs.requests[samples[position]].request_id] = several
+        return sampled, logprobs
 
     def _track_prompt_logprobs(self, scheduled: SchedulerOutput) -> None:
         """Starts collecting for newcomers, and for who comes back before having been told."""
@@ -116,7 +158,7 @@ class ModelRunner:
         if not self._prompt_logprobs:
             return complete
         for request, count, last in zip(
-            inputs.requests, inputs.attention.query_lens, inputs.last_token, strict=True
+            inputs.requests, inputs.flat.attention.query_lens, inputs.flat.last_token, strict=True
         ):
             collected = self._prompt_logprobs.get(request.request_id)
             if collected is None:
@@ -139,6 +181,21 @@ class ModelRunner:
             logits = self.decoder.logits(hidden[start : start + len(chosen)])
             found += top_logprobs(torch.log_softmax(logits, dim=-1), chosen, [wanted] * len(chosen))
         return found
+
+
+def new_kv_caches(
+    model_config: ModelConfig, config: SchedulerConfig, dtype: torch.dtype
+) -> KVCaches:
+    """An empty KV cache of the scheduler's blocks: keys and values of each layer of the model."""
+    shape = (
+        config.num_blocks,
+        config.block_size,
+        model_config.num_key_value_heads,
+        model_config.head_dim,
+    )
+    return [
+        (_zeros(shape, dtype), _zeros(shape, dtype)) for _ in range(model_config.num_hidden_layers)
+    ]
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:

@@ -123,32 +123,60 @@ class _Sequence:
     def append(self, core_output: EngineCoreOutput) -> None:
         """Takes in new tokens, and perhaps the end."""
         params = self.group.params
-        token_ids = core_output.new_token_ids
-        if core_output.logprobs is not None:
-            self._append_logprobs(core_output.logprobs)
         if core_output.prompt_logprobs is not None and self.group.prompt_logprobs is None:
             self.group.prompt_logprobs = [
                 None,
                 *(_position(p, self._tokenizer) for p in core_output.prompt_logprobs),
             ]
         reason = core_output.finish_reason
+        stop: str | None = None
         if self._detokenizer is not None:
-            # The token that ended the sequence is not part of its text.
-            ended_by_token = reason == "stop" and not params.include_stop_str_in_output
-            known = len(self.text)
-            self.text += self._detokenizer.append(token_ids[:-1] if ended_by_token else token_ids)
-            if reason is not None:
-                self.text += self._detokenizer.flush()
-            if params.stop_strings and self.request.num_output_tokens > params.min_tokens:
-                found = find_stop_string(self.text, known, params.stop_strings)
-                if found is not None:
-                    stop, start = found
-                    end = start + len(stop) if params.include_stop_str_in_output else start
-                    self.text = self.text[:end]
-                    self.end("stop", stop)
-                    return
-        if reason is not None:
+            if len(core_output.new_token_ids) > 1 and params.stop_strings:
+                stop = self._append_one_by_one(core_output)
+            else:
+                stop = self._append_text(core_output.new_token_ids, reason, 0)
+        if core_output.logprobs is not None:
+            self._append_logprobs(core_output.logprobs[: len(core_output.new_token_ids)])
+        if stop is not None:
+            self.end("stop", stop)
+        elif reason is not None:
             self.end(reason, self.request.stop_reason)
+
+    def _append_text(self, token_ids: list[int], reason: str | None, to_come: int) -> str | None:
+        """Adds the text of tokens, behind which the step has `to_come` more, and `reason` for an
+        end; returns the stop string that has come about, if any, with the text cut there."""
+        assert self._detokenizer is not None
+        params, known = self.group.params, len(self.text)
+        # The token that ended the sequence is not part of its text.
+        ended_by_token = reason == "stop" and not params.include_stop_str_in_output
+        self.text += self._detokenizer.append(token_ids[:-1] if ended_by_token else token_ids)
+        if reason is not None:
+            self.text += self._detokenizer.flush()
+        num_output = self.request.num_output_tokens - to_come
+        if not params.stop_strings or num_output <= params.min_tokens:
+            return None
+        found = find_stop_string(self.text, known, params.stop_strings)
+        if found is None:
+            return None
+        stop, start = found
+        self.text = self.text[: start + len(stop) if params.include_stop_str_in_output else start]
+        return stop
+
+    def _append_one_by_one(self, core_output: EngineCoreOutput) -> str | None:
+        """The same for several tokens, of which those behind a stop string are taken back.
+
+        So drafts change nothing: without them the sequence would have ended there.
+        """
+        token_ids = core_output.new_token_ids
+        for place, token_id in enumerate(token_ids):
+            to_come = len(token_ids) - 1 - place
+            reason = None if to_come else core_output.finish_reason
+            stop = self._append_text([token_id], reason, to_come)
+            if stop is not None:
+                del self.request.token_ids[self.request.num_tokens - to_come :]
+                del token_ids[place + 1 :]
+                return stop
+        return None
 
     def end(self, finish_reason: str, stop_reason: int | str | None) -> None:
         self.finish_reason, self.stop_reason = finish_reason, stop_reason

@@ -7,6 +7,9 @@ and top_p, and drawn from. Log-probabilities are those of the untouched logits.
 Randomness has no state: the draw of a request's i-th token is a function of its seed and i. So a
 seeded request repeats itself whatever it is batched with, preempted or not.
 
+A row may be asked for at several places at once: the tokens that follow its first `lengths` tokens,
+of which the last may be drafts (`spec_decode.rejection_sampler`).
+
 Source: vLLM v0.22.1 `vllm/v1/sample/sampler.py`, `Sampler`; `vllm/v1/sample/ops/penalties.py`;
 `vllm/v1/sample/ops/topk_topp_sampler.py`.
 """
@@ -126,40 +129,103 @@ def sample(
     Returns:
         Token ids, int64 [B]; and for each batch position that asked for them, log-probabilities.
     """
+    raw = RawLogprobs(logits, rows, columns)
+    lengths = history.num_tokens[rows]
+    adjust(logits, rows, columns, history, lengths)
+    token_ids = choose(logits, rows, columns, lengths - history.num_prompt_tokens[rows])
+    return token_ids, raw.of(token_ids)
+
+
+class RawLogprobs:
+    """The log-probabilities of untouched logits, for the batch positions that asked for them."""
+
+    def __init__(self, logits: torch.Tensor, rows: np.ndarray, columns: SamplingColumns) -> None:
+        self._positions = np.flatnonzero(columns.needs[rows] & Needs.LOGPROBS)
+        if len(self._positions):
+            self._logprobs = torch.log_softmax(logits[self._positions], dim=-1)
+            self._asked = columns.num_logprobs[rows[self._positions]].tolist()
+
+    def of(self, token_ids: np.ndarray) -> dict[int, TokenLogprobs]:
+        """What those positions are told when `token_ids` [B] were chosen, by batch position."""
+        if not len(self._positions):
+            return {}
+        told = top_logprobs(self._logprobs, token_ids[self._positions], self._asked)
+        return dict(zip(self._positions.tolist(), told, strict=True))
+
+
+def adjust(
+    logits: torch.Tensor,
+    rows: np.ndarray,
+    columns: SamplingColumns,
+    history: TokenHistory,
+    lengths: np.ndarray,
+) -> None:
+    """Bias, the ban on ending, and penalties, in place.
+
+    Args:
+        lengths: int64 [B], how many tokens of its row precede the one to be chosen.
+    """
     needs = columns.needs[rows]
     union = int(np.bitwise_or.reduce(needs))
-    wants_logprobs = np.flatnonzero(needs & Needs.LOGPROBS)
-    raw = torch.log_softmax(logits[wants_logprobs], dim=-1) if len(wants_logprobs) else None
-
     if union & Needs.BIAS:
         _add_bias(logits, rows, columns)
     if union & Needs.MIN_TOKENS:
-        _forbid_ending(logits, rows, columns, history)
+        _forbid_ending(logits, rows, columns, lengths - history.num_prompt_tokens[rows])
     if union & Needs.PENALTIES:
-        _penalise(logits, rows, columns, history, np.flatnonzero(needs & Needs.PENALTIES))
+        positions = np.flatnonzero(needs & Needs.PENALTIES)
+        _penalise(logits, rows, columns, history, lengths, positions)
 
+
+def choose(
+    logits: torch.Tensor, rows: np.ndarray, columns: SamplingColumns, num_output: np.ndarray
+) -> np.ndarray:
+    """Token ids, int64 [B]: the likeliest, or drawn.
+
+    Args:
+        logits: float32 [B, vocab], as `adjust` leaves them.
+        num_output: int64 [B], tokens that the rows have generated before this one.
+    """
+    needs = columns.needs[rows] & (Needs.RANDOM | Needs.CUT)
     token_ids = logits.argmax(dim=-1).numpy()
     for draw, wanted in ((_draw, Needs.RANDOM), (_draw_cut, Needs.RANDOM | Needs.CUT)):
-        positions = np.flatnonzero((needs & (Needs.RANDOM | Needs.CUT)) == wanted)
+        positions = np.flatnonzero(needs == wanted)
         if len(positions):
             drawn = rows[positions]
-            num_output = history.num_tokens[drawn] - history.num_prompt_tokens[drawn]
-            draws = uniform(columns.seed[drawn], num_output.astype(np.uint64))
             token_ids[positions] = draw(
                 _heated(logits, positions, drawn, columns),
                 drawn,
                 columns,
-                torch.from_numpy(draws.astype(np.float32)).unsqueeze(1),
+                uniform_draws(columns, drawn, num_output[positions]),
             )
+    return token_ids
 
-    found: dict[int, TokenLogprobs] = {}
-    if raw is not None:
-        asked = columns.num_logprobs[rows[wants_logprobs]]
-        chosen = token_ids[wants_logprobs]
-        found = dict(
-            zip(wants_logprobs.tolist(), top_logprobs(raw, chosen, asked.tolist()), strict=True)
-        )
-    return token_ids, found
+
+def probabilities(logits: torch.Tensor, rows: np.ndarray, columns: SamplingColumns) -> torch.Tensor:
+    """The distributions that `choose` draws from, float32 [B, vocab], for rows that are drawn."""
+    out = torch.empty_like(logits)
+    cut = (columns.needs[rows] & Needs.CUT) != 0
+    whole, positions = np.flatnonzero(~cut), np.flatnonzero(cut)
+    if len(whole):
+        out[whole] = torch.softmax(_heated(logits, whole, rows[whole], columns), dim=-1)
+    if len(positions):
+        heated = _heated(logits, positions, rows[positions], columns)
+        weights, ids = _kept(heated, rows[positions], columns)
+        weights = weights / weights.sum(dim=-1, keepdim=True)
+        out[positions] = torch.zeros_like(heated).scatter_(1, ids, weights)
+    return out
+
+
+def uniform_draws(
+    columns: SamplingColumns, rows: np.ndarray, num_output: np.ndarray, stream: int = 0
+) -> torch.Tensor:
+    """The rows' uniform draws for their `num_output`-th token, float32 [B, 1].
+
+    Streams are independent of each other: one for each purpose that a token may need a draw for.
+    """
+    with np.errstate(over="ignore"):
+        seeds = columns.seed[rows] + np.uint64(stream) * _STREAM
+    values = uniform(seeds, num_output.astype(np.uint64))
+    return torch.from_numpy(values.astype(np.float32)).unsqueeze(1)
 
 
 def top_logprobs(
@@ -195,6 +261,9 @@ def uniform(seeds: np.ndarray, counters: np.ndarray) -> np.ndarray:
     return (mixed >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
+_STREAM = np.uint64(0xA0761D6478BD642F)  # odd, and far from the seeds that requests are given
+
+
 def _splitmix64(x: np.ndarray) -> np.ndarray:
     z = x + np.uint64(0x9E3779B97F4A7C15)
     z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -213,13 +282,22 @@ def _draw(
     logits: torch.Tensor, rows: np.ndarray, columns: SamplingColumns, draws: torch.Tensor
 ) -> np.ndarray:
     """One token per row from the whole distribution; `draws` is float32 [B, 1]."""
-    return _invert(torch.softmax(logits, dim=-1).cumsum(dim=-1), draws)
+    return invert(torch.softmax(logits, dim=-1).cumsum(dim=-1), draws)
 
 
 def _draw_cut(
     logits: torch.Tensor, rows: np.ndarray, columns: SamplingColumns, draws: torch.Tensor
 ) -> np.ndarray:
     """One token per row from what min_p, top_k and top_p leave; `draws` is float32 [B, 1]."""
+    weights, ids = _kept(logits, rows, columns)
+    place = torch.from_numpy(invert(weights.cumsum(dim=-1), draws)).unsqueeze(1)
+    return np.asarray(ids.gather(1, place).squeeze(1).numpy())
+
+
+def _kept(
+    logits: torch.Tensor, rows: np.ndarray, columns: SamplingColumns
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights and ids [B, n] of the likeliest tokens, all that are kept among them."""
     vocab = logits.shape[1]
     top_k = columns.top_k[rows]
     limit = np.where(top_k > 0, np.minimum(top_k, vocab), vocab)
@@ -227,8 +305,7 @@ def _draw_cut(
     weights, ids, exact = _cut(logits, width, limit, rows, columns)
     if not exact:
         weights, ids, _ = _cut(logits, vocab, limit, rows, columns)
-    place = torch.from_numpy(_invert(weights.cumsum(dim=-1), draws)).unsqueeze(1)
-    return np.asarray(ids.gather(1, place).squeeze(1).numpy())
+    return weights, ids
 
 
 def _cut(
@@ -259,7 +336,7 @@ def _cut(
     return weights, top.indices, bool(exact.all())
 
 
-def _invert(cumulative: torch.Tensor, target: torch.Tensor) -> np.ndarray:
+def invert(cumulative: torch.Tensor, target: torch.Tensor) -> np.ndarray:
     """First place at which `cumulative` [B, n] exceeds `target` [B, 1] of its total."""
     total = cumulative[:, -1:]
     place = torch.searchsorted(cumulative, target * total, right=True)
@@ -279,9 +356,8 @@ def _add_bias(logits: torch.Tensor, rows: np.ndarray, columns: SamplingColumns) 
 
 
 def _forbid_ending(
-    logits: torch.Tensor, rows: np.ndarray, columns: SamplingColumns, history: TokenHistory
+    logits: torch.Tensor, rows: np.ndarray, columns: SamplingColumns, num_output: np.ndarray
 ) -> None:
-    num_output = history.num_tokens[rows] - history.num_prompt_tokens[rows]
     for position in np.flatnonzero(num_output < columns.min_tokens[rows]):
         request = columns.requests[rows[position]]
         assert request is not None
@@ -294,11 +370,11 @@ def _penalise(
     rows: np.ndarray,
     columns: SamplingColumns,
     history: TokenHistory,
+    lengths: np.ndarray,
     positions: np.ndarray,
 ) -> None:
     """Repetition penalty over prompt and output; frequency and presence over the output."""
-    rows = rows[positions]
-    lengths = history.num_tokens[rows]
+    rows, lengths = rows[positions], lengths[positions]
     owner = np.repeat(np.arange(len(rows)), lengths)
     offset = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
     tokens = torch.from_numpy(history.token_ids[rows[owner], offset].astype(np.int64))

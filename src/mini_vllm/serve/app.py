@@ -37,7 +37,12 @@ class Service:
         self.engine = engine
         self.config = config
         self.admission = Admission(engine.config.max_num_seqs + config.max_waiting)
-        self.metrics = Metrics(config.served_model_name, engine.max_model_len)
+        speculation = engine.config.speculation
+        self.metrics = Metrics(
+            config.served_model_name,
+            engine.max_model_len,
+            speculation.num_speculative_tokens if speculation else 0,
+        )
         self.texts = TokenTexts(engine.tokenizer)
         self.started = int(time.time())
         self.draining = False

@@ -19,7 +19,7 @@ from prometheus_client import (
     generate_latest,
 )
 
-from mini_vllm.engine.stats import FinishedRequest, StepStats
+from mini_vllm.engine.stats import FinishedRequest, SpecDecodingStats, StepStats
 
 LABELS = ("model_name", "engine")
 FINISH_REASONS = ("stop", "length", "abort")
@@ -40,9 +40,16 @@ REQUEST_TIME = (
 
 
 class Metrics:
-    """The metrics of one server. Times are in seconds."""
+    """The metrics of one server. Times are in seconds.
 
-    def __init__(self, model_name: str, max_model_len: int) -> None:
+    Args:
+        num_speculative_tokens: most drafts of a sequence in a step; with 0, as in vLLM, there are
+            no metrics of speculation.
+    """
+
+    def __init__(
+        self, model_name: str, max_model_len: int, num_speculative_tokens: int = 0
+    ) -> None:
         self.registry = CollectorRegistry()
         ProcessCollector(registry=self.registry)
         PlatformCollector(registry=self.registry)
@@ -66,6 +73,21 @@ class Metrics:
         )
         for reason in FINISH_REASONS:  # so that each is there, at 0, before the first request
             self._finished.labels(*self._labels, reason)
+
+        if num_speculative_tokens:
+            self._drafts = self._counter("spec_decode_num_drafts", "Sequences with drafts.")
+            self._drafted = self._counter("spec_decode_num_draft_tokens", "Draft tokens.")
+            self._accepted = self._counter("spec_decode_num_accepted_tokens", "Those accepted.")
+            by_position = Counter(
+                "vllm:spec_decode_num_accepted_tokens_per_pos",
+                "Accepted draft tokens, by their place among the drafts.",
+                (*LABELS, "position"),
+                registry=self.registry,
+            )
+            self._accepted_at = [
+                by_position.labels(*self._labels, str(place))
+                for place in range(num_speculative_tokens)
+            ]
 
         self._step_tokens = self._histogram(
             "iteration_tokens_total", "Tokens of a step.", STEP_TOKENS
@@ -109,6 +131,8 @@ class Metrics:
         self._preempted.inc(step.num_preempted)
         self._prompt_tokens.inc(step.num_prompt_tokens)
         self._generated.inc(step.num_generation_tokens)
+        if step.spec_decoding is not None:
+            self._observe_drafts(step.spec_decoding)
         if tokens := step.num_prompt_tokens + step.num_generation_tokens:
             self._step_tokens.observe(tokens)
         for seconds in step.time_to_first_token:
@@ -121,6 +145,15 @@ class Metrics:
     def exposition(self) -> bytes:
         """The text that Prometheus scrapes."""
         return generate_latest(self.registry)
+
+    def _observe_drafts(self, drafts: SpecDecodingStats) -> None:
+        self._drafts.inc(drafts.num_drafts)
+        self._drafted.inc(drafts.num_draft_tokens)
+        self._accepted.inc(drafts.num_accepted_tokens)
+        for counter, count in zip(
+            self._accepted_at, drafts.num_accepted_tokens_per_pos, strict=True
+        ):
+            counter.inc(count)
 
     def _observe_finished(self, request: FinishedRequest) -> None:
         self._finished.labels(*self._labels, request.finish_reason).inc()

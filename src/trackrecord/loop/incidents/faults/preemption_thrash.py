@@ -34,8 +34,11 @@ class HastyManager(KVCacheManager):
         num_new_tokens: int,
         computed_blocks: Sequence[KVCacheBlock] = (),
         full_sequence_must_fit: bool = False,
+        num_lookahead_tokens: int = 0,
     ) -> list[KVCacheBlock] | None:
-        return super().allocate_slots(request, num_new_tokens, computed_blocks, False)
+        return super().allocate_slots(
+            request, num_new_tokens, computed_blocks, False, num_lookahead_tokens
+        )
 
 
 def run(setup: Setup) -> Outcome:
