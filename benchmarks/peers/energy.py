@@ -1,4 +1,4 @@
-"""Energy that the processor packages took, where the system tells (Linux: RAPL's powercap files)."""
+"""Energy that the processor packages took, where the system tells: Linux, RAPL's counters."""
 
 from __future__ import annotations
 

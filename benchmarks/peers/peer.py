@@ -13,6 +13,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from typing import Any
 
 import psutil
@@ -23,7 +24,7 @@ from mini_vllm.errors import MiniVLLMError
 
 LOAD_SECONDS, RUN_SECONDS, CLOSE_SECONDS = 900.0, 900.0, 20.0
 """After these an engine is given up."""
-IDLE_SHARE, IDLE_WINDOW, SETTLE_SECONDS = 0.05, 0.2, 5.0
+IDLE_SHARE, IDLE_WINDOW, SETTLE_SECONDS = 0.04, 0.5, 5.0
 """Less of a core than the first, over the second, is idle; it is waited for no longer than the
 last. vLLM's processes look out for work for a second before they sleep."""
 
@@ -117,16 +118,12 @@ class Peer:
         family = _family(self._process.pid)
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
-                try:
+                with suppress(OSError):  # it died with something unread
                     stream.close()
-                except OSError:  # it died with something unread
-                    pass
         _, alive = psutil.wait_procs(family, timeout=CLOSE_SECONDS)
         for process in alive:
-            try:
+            with suppress(psutil.NoSuchProcess):
                 process.kill()
-            except psutil.NoSuchProcess:
-                pass
         self._process.wait()
         self._errors.close()
 

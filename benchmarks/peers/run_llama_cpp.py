@@ -187,7 +187,7 @@ def _shared(prompts: Tokens) -> int:
     if len(prompts) < 2:
         return 0
     length = 0
-    for column in zip(*(ids[:-1] for ids in prompts)):
+    for column in zip(*(ids[:-1] for ids in prompts), strict=False):
         if len(set(column)) > 1:
             break
         length += 1

@@ -96,7 +96,7 @@ def preloads() -> list[str]:
 def main() -> int:
     if PREPARED not in os.environ:
         environment = os.environ | environment_for(parse_options()) | {PREPARED: "1"}
-        os.execve(sys.executable, [sys.executable, *sys.argv], environment)
+        os.execve(sys.executable, [sys.executable, *sys.argv], environment)  # noqa: S606
     return serve(VLLM)
 
 

@@ -3,8 +3,9 @@
 A runner loads its engine and prints one line, `{"ready": true, "load_seconds": ..., "engine": ...,
 "version": ..., "settings": {...}, "vocab_size": ..., "peak_rss_bytes": ...}`. It then answers each
 line of standard input, `{"name": ..., "prompts": [[ids], ...], "output_tokens": n, "want_tokens":
-false}`, with one line of its own (`Answer`). Greedy, end of sequence ignored, nothing cached from earlier lines.
-Between lines it waits in a read, so that it takes nothing from the engine whose turn it is.
+false}`, with one line of its own (`Answer`). Greedy, end of sequence ignored, nothing cached from
+earlier lines. Between lines it waits in a read, so that it takes nothing from the engine whose turn
+it is.
 
 Invariant: standard output carries the protocol alone, whatever the engine's libraries print.
 Standard library only, and Python 3.10: it runs inside each peer's own environment.
