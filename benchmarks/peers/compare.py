@@ -18,7 +18,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -236,9 +236,27 @@ def compare(plan: Plan, out: Path | None) -> Comparison:
             console.say(f"round {number} of {plan.rounds} done")
             if out:
                 write(measurement.document(), out)
-        return measurement.document()
+        comparison = measurement.document()
     finally:
         measurement.close()
+    # A ceiling is the best that was ever seen: what disturbed the first look may be gone.
+    return replace(comparison, machine=best_of(measurement.machine, probe()))
+
+
+def best_of(one: Machine, other: Machine) -> Machine:
+    """One machine, looked at twice."""
+    return replace(
+        one,
+        read_bandwidth=max(one.read_bandwidth, other.read_bandwidth, key=_value),
+        matmul_rates={
+            dtype: max(rate, other.matmul_rates[dtype], key=_value)
+            for dtype, rate in one.matmul_rates.items()
+        },
+    )
+
+
+def _value(figure: Figure) -> float:
+    return figure.value
 
 
 def write(comparison: Comparison, path: Path) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 
 from results import Comparison, EngineFigures
 from work import BYTES_PER_WEIGHT, work_of
 
-from mini_vllm.bench.figures import Summary, digits, percent, shown
+from mini_vllm.bench.figures import Summary, digits, percent, quantity, shown
 from mini_vllm.bench.workloads import WORKLOADS
 from mini_vllm.sim.models import find_model
 
@@ -77,29 +78,27 @@ def _ratios(comparison: Comparison) -> str:
 
 def _single(comparison: Comparison) -> str:
     """How near to the machine's bandwidth a request alone is decoded."""
-    if "single" not in _workloads(comparison):
-        return ""
     model, limit = find_model(comparison.model), comparison.machine.read_bandwidth
+    workload = WORKLOADS["single"]
+    prompt = replace(workload, output_tokens=1)
     rows = []
     for engine in comparison.engines:
         figures = engine.workload("single")
         if figures is None or engine.weights not in BYTES_PER_WEIGHT:
             continue
-        moved = work_of(WORKLOADS["single"], model, engine.weights).bytes_moved
-        rate = moved / figures.seconds.median
-        decode = digits(figures.decode_rate.median) if figures.decode_rate else "–"
-        rows.append(
-            [
-                engine.label,
-                engine.weights,
-                decode,
-                f"{digits(rate / 1e9)} GB/s",
-                percent(rate / limit.value),
-            ]
-        )
+        moved = work_of(workload, model, engine.weights).bytes_moved
+        if figures.decode_rate:
+            decode, what = digits(figures.decode_rate.median), "decoding"
+            moved -= work_of(prompt, model, engine.weights).bytes_moved
+            moved *= figures.decode_rate.median / (workload.output_tokens - 1)
+        else:
+            decode, what = "–", "whole run"
+            moved /= figures.seconds.median
+        share = percent(moved / limit.value)
+        rows.append([engine.label, engine.weights, decode, quantity(moved, "bytes/s"), share, what])
     if not rows:
         return ""
-    head = ["engine", "weights", "decode tok/s", "weights and KV moved", "of the bandwidth"]
+    head = ["engine", "weights", "decode tok/s", "weights and KV read", "of the bandwidth", "over"]
     text = f"### `single` and the machine's bandwidth, {shown(limit)}\n\n"
     return text + _table(head, rows)
 

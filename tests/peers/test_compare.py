@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from roofline import apart, points, short
 from sample_comparison import MACHINE, sample
 from table import markdown
 
+from mini_vllm.bench.figures import Figure
 from mini_vllm.errors import InvalidInputError
 
 
@@ -92,6 +94,18 @@ def test_the_table_says_what_was_measured_and_what_was_not() -> None:
     assert "given up: transformers ended: it hurts" in text
     assert "1.00 GiB" in text
     assert "Tokens per joule" in markdown(sample(joules=10.0))
+
+
+def test_a_ceiling_is_the_best_that_was_seen() -> None:
+    disturbed = replace(
+        MACHINE,
+        read_bandwidth=Figure(1.0, "bytes/s"),
+        matmul_rates={**MACHINE.matmul_rates, "float32": Figure(9e15, "FLOP/s")},
+    )
+    best = compare.best_of(disturbed, MACHINE)
+    assert best.read_bandwidth == MACHINE.read_bandwidth
+    assert best.matmul_rates["float32"].value == 9e15
+    assert best.matmul_rates["bfloat16"] == MACHINE.matmul_rates["bfloat16"]
 
 
 def test_points_lie_under_the_limits_they_are_drawn_with() -> None:
