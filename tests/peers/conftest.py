@@ -1,0 +1,8 @@
+"""The scripts of `benchmarks/peers` import each other by name, as they do when one is run."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parents[2] / "benchmarks" / "peers"))
