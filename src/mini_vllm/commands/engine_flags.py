@@ -10,12 +10,14 @@ import json
 from typing import Any
 
 from mini_vllm.console import byte_size
-from mini_vllm.engine.config import DTYPES, POLICIES, EngineConfig
+from mini_vllm.engine.config import DTYPES, KERNELS, POLICIES, QUANTIZATIONS, EngineConfig
 
 _DEFAULTS = EngineConfig()
 _FIELDS = (
     "model",
     "dtype",
+    "quantization",
+    "kernels",
     "max_model_len",
     "block_size",
     "max_num_seqs",
@@ -41,6 +43,12 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
 
     add("model", "named model, Hugging Face folder, GGUF file or hub name")
     add("dtype", "type of weights and computation", choices=DTYPES)
+    add(
+        "quantization",
+        "weights as small integers; gguf takes the file's own blocks (None: as dtype)",
+        choices=QUANTIZATIONS,
+    )
+    add("kernels", "reference is plain torch", choices=KERNELS)
     add("max_model_len", "tokens a request may reach (None: the model's own limit)", type=int)
     add("block_size", "tokens in a KV cache block", type=int)
     add("max_num_seqs", "sequences that may run at once", type=int)

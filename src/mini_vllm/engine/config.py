@@ -13,6 +13,8 @@ from mini_vllm.errors import InvalidInputError
 
 DTYPES = ("auto", "float32", "bfloat16")
 POLICIES = ("fcfs", "priority")
+QUANTIZATIONS = ("int8", "int4", "gguf")
+KERNELS = ("auto", "reference")
 
 
 @dataclass
@@ -23,6 +25,9 @@ class EngineConfig:
         model: `smollm2-135m`, a Hugging Face folder, a GGUF file, or a hub name.
         dtype: weights and computation; "auto" takes bfloat16 where the machine multiplies it
             natively, float32 elsewhere.
+        quantization: weights as small integers: "int8" (a scale for each row), "int4" (blocks of
+            32), "gguf" (as the model's GGUF file has them), or None.
+        kernels: "auto" for the fastest that the machine has, "reference" for plain torch.
         max_model_len: tokens of context a request may reach; None takes the model's own.
         block_size: tokens in a KV cache block.
         max_num_seqs: requests that may run at once.
@@ -40,6 +45,8 @@ class EngineConfig:
 
     model: str = "smollm2-135m"
     dtype: str = "auto"
+    quantization: str | None = None
+    kernels: str = "auto"
     max_model_len: int | None = None
     block_size: int = 16
     max_num_seqs: int = 256
@@ -54,16 +61,18 @@ class EngineConfig:
     speculative_config: dict[str, Any] | None = None
 
     def __post_init__(self) -> None:
-        if self.dtype not in DTYPES:
-            raise InvalidInputError(
-                f"dtype must be one of {', '.join(DTYPES)}, got {self.dtype!r}", "dtype"
-            )
-        if self.scheduling_policy not in POLICIES:
-            raise InvalidInputError(
-                f"scheduling_policy must be one of {', '.join(POLICIES)}, "
-                f"got {self.scheduling_policy!r}",
-                "scheduling_policy",
-            )
+        for name, known in (
+            ("dtype", DTYPES),
+            ("quantization", (None, *QUANTIZATIONS)),
+            ("kernels", KERNELS),
+            ("scheduling_policy", POLICIES),
+        ):
+            if getattr(self, name) not in known:
+                raise InvalidInputError(
+                    f"{name} must be one of {', '.join(map(str, known))}, "
+                    f"got {getattr(self, name)!r}",
+                    name,
+                )
         for name, least in (
             ("block_size", 1),
             ("max_num_seqs", 1),

@@ -74,7 +74,7 @@ class Engine:
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
         self.config = config
-        model = load_model(config.model, config.dtype)
+        model = load_model(config.model, config.dtype, config.quantization, config.kernels)
         self.model_config = model.config
         self.tokenizer = model.tokenizer
         self.dtype = model.dtype

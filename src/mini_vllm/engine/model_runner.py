@@ -118,8 +118,12 @@ class ModelRunner:
         batch, rows, last = self.batch, inputs.rows[samples], inputs.flat.last_token[samples]
         order = inputs.order[samples].tolist()
         if inputs.num_drafts is None:
-            logits = self.decoder.logits(hidden[last])
-            token_ids, found = sample(logits, rows, batch.sampling, self._history)
+            found: dict[int, TokenLogprobs] = {}
+            if batch.sampling.needs[rows].any():
+                logits = self.decoder.logits(hidden[last])
+                token_ids, found = sample(logits, rows, batch.sampling, self._history)
+            else:
+                token_ids = self.decoder.greedy(hidden[last]).numpy()
             batch.append_sampled(rows, token_ids)
             for place, token_id in zip(order, token_ids.tolist(), strict=True):
                 sampled[place].append(token_id)

@@ -10,6 +10,7 @@ Invariant: weights are read where the loader put them; only norms and biases are
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import groupby
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from mini_vllm.kernels.cpu import layers as few
 from mini_vllm.kernels.cpu import many
 from mini_vllm.kernels.cpu.attention import attend
 from mini_vllm.kernels.cpu.buffers import Buffers
+from mini_vllm.kernels.cpu.compiled import note_compiled, say_if_compiling, use_threads
 from mini_vllm.kernels.cpu.formats import CHUNK, FLOAT, FORMATS
 from mini_vllm.kernels.cpu.matmul import widen
 from mini_vllm.kernels.cpu.prompt_attention import QUERY_BLOCK, attend_prompts, room_for_prompts
@@ -62,12 +64,49 @@ class CPUDecoder(Decoder):
             config.num_key_value_heads,
             config.head_dim,
         )
+        self._threads = torch.get_num_threads()
         self._prompt_room = room_for_prompts(
-            torch.get_num_threads(),
+            self._threads,
             config.num_attention_heads // config.num_key_value_heads,
             config.head_dim,
         )
         self._dequantized = torch.empty(0, dtype=self._dtype)
+
+    def compile(self) -> None:
+        """Compiles what a step may need, or loads it from the cache; says so where it takes long.
+
+        A few tokens are run through both paths, over a cache of their own.
+        """
+        config = self.config
+        formats = sorted({_name(self._head), *(_name(m) for run in self._matrices() for m in run)})
+        what = " + ".join(dict.fromkeys([*formats, str(self._dtype).removeprefix("torch.")]))
+        say_if_compiling(what)
+        shape = (2, 16, config.num_key_value_heads, config.head_dim)
+        caches = [
+            (torch.zeros(shape, dtype=self._dtype), torch.zeros(shape, dtype=self._dtype))
+            for _ in range(config.num_hidden_layers)
+        ]
+        zero = torch.zeros(1, dtype=torch.int64)
+        meta = AttentionMetadata(
+            query_start_loc=torch.tensor([0, 1, 3]),
+            seq_lens=torch.tensor([1, 2]),
+            block_table=torch.tensor([[1], [1]], dtype=torch.int32),
+            slot_mapping=torch.tensor([16, 16, 17]),
+            num_decodes=1,
+            query_lens=[1, 2],
+            context_lens=[1, 2],
+        )
+        few_tokens = self.few_tokens
+        for self.few_tokens in (few_tokens, 0):
+            hidden = self.forward(zero.expand(3), torch.tensor([0, 0, 1]), caches, meta)
+        self.few_tokens = few_tokens
+        self.logits(hidden[:1])
+        self.greedy(hidden[:1])
+        self._caches = None
+        note_compiled(what)
+
+    def _matrices(self) -> list[list[Matrix]]:
+        return [[getattr(layer, name) for name in MATRICES] for layer in self.weights.layers]
 
     def forward(
         self, input_ids: Tensor, positions: Tensor, kv_caches: KVCaches, meta: AttentionMetadata
@@ -76,6 +115,7 @@ class CPUDecoder(Decoder):
             self._caches = kv_caches
             for record, (k_cache, v_cache) in zip(self._layers, kv_caches, strict=True):
                 record["k_cache"], record["v_cache"] = k_cache.data_ptr(), v_cache.data_ptr()
+        use_threads(self._threads)
         residual = self.embed(input_ids)
         angles = positions[:, None].float() * self._frequencies
         cos, sin = angles.cos().numpy(), angles.sin().numpy()
@@ -267,9 +307,14 @@ class CPUDecoder(Decoder):
 
 
 def _marker(matrix: Matrix) -> np.ndarray:
+    return FORMATS[_name(matrix)].marker
+
+
+def _name(matrix: Matrix) -> str:
+    """The name of the matrix' format."""
     if isinstance(matrix, QuantizedMatrix):
-        return FORMATS[matrix.format].marker
-    return FORMATS[str(matrix.dtype).removeprefix("torch.")].marker
+        return matrix.format
+    return str(matrix.dtype).removeprefix("torch.")
 
 
 def _address(matrix: Matrix | None) -> int:
@@ -295,14 +340,13 @@ def _runs_of_equal_formats(
     layers: Sequence[LayerWeights],
 ) -> list[tuple[tuple[np.ndarray, ...], int, int]]:
     """Markers of the matrices' formats, and the layers `start:end` that have them."""
-    formats = [tuple(_marker(getattr(layer, name)) for name in MATRICES) for layer in layers]
+    formats = [tuple(_name(getattr(layer, name)) for name in MATRICES) for layer in layers]
     runs = []
     start = 0
-    for i in range(1, len(layers) + 1):
-        kinds = [tuple(marker.dtype for marker in markers) for markers in (formats[start],)]
-        if i == len(layers) or tuple(marker.dtype for marker in formats[i]) != kinds[0]:
-            runs.append((formats[start], start, i))
-            start = i
+    for kinds, group in groupby(formats):
+        end = start + len(list(group))
+        runs.append((tuple(FORMATS[kind].marker for kind in kinds), start, end))
+        start = end
     return runs
 
 

@@ -68,7 +68,9 @@ def load_model(
     if kernels == "auto":
         from mini_vllm.model.cpu_decoder import CPUDecoder
 
-        decoder = CPUDecoder(config, weights)
+        fast = CPUDecoder(config, weights)
+        fast.compile()
+        decoder = fast
     return LoadedModel(name, config, decoder, tokenizer, torch_dtype)
 
 

@@ -88,3 +88,8 @@ def note_compiled(what: str) -> None:
     folder = cache_folder()
     if folder is not None:
         (folder / f"{what}.compiled").touch()
+
+
+def use_threads(count: int) -> None:
+    """So many threads for the kernels that this thread calls, or as many as numba started with."""
+    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
