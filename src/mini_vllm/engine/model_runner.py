@@ -9,7 +9,9 @@ Source: vLLM v0.22.1 `vllm/v1/worker/gpu_model_runner.py`, `GPUModelRunner.execu
 
 from __future__ import annotations
 
+import contextlib
 import math
+import mmap
 
 import numpy as np
 import torch
@@ -34,6 +36,7 @@ KVCaches = list[tuple[torch.Tensor, torch.Tensor]]
 
 PROMPT_LOGPROBS_ROWS = 256
 """Prompt positions whose logits exist at once."""
+HUGE_PAGE = 2 << 20
 
 
 class ModelRunner:
@@ -203,9 +206,14 @@ def new_kv_caches(
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Zeros whose pages are mapped only when they are written: an idle cache costs nothing.
+    """Zeros that take memory only when they are written: an idle cache costs nothing.
 
-    torch.zeros would write them all.
+    torch.zeros would write them all. Large ones ask for huge pages, without which taking the
+    memory costs more than filling it, and reading long contexts waits for address translation.
     """
     size = math.prod(shape) * dtype.itemsize
-    return torch.from_numpy(np.zeros(size, np.uint8)).view(dtype).view(shape)
+    memory = mmap.mmap(-1, max(size, 1))
+    if size >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
+        with contextlib.suppress(OSError):  # a kernel without them
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return torch.frombuffer(memory, dtype=torch.uint8, count=size).view(dtype).view(shape)

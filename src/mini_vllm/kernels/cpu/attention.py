@@ -23,27 +23,32 @@ from mini_vllm.kernels.cpu.formats import (
     number_bytes,
     weight_bytes,
 )
-from mini_vllm.kernels.cpu.matmul import accumulate
+from mini_vllm.kernels.cpu.matmul import ROWS, accumulate
 from mini_vllm.kernels.cpu.products import (
+    ROW_BYTES,
+    TOKEN_BYTES,
     add_weighted,
+    desk,
+    lay_down,
     load_pairs,
     pair_place,
     store_pairs,
-)
-from mini_vllm.kernels.cpu.products import (
-    sums as sums_of,
+    sums_of_16_rows,
 )
 from mini_vllm.kernels.cpu.simd import (
     from_bits,
     highest_of_64,
+    load_f32,
     load_u16,
+    prefetch,
     soften_64,
+    store_16,
     store_f32,
     store_number,
     store_u16,
 )
 
-_ONE, _TWO, _FOUR = (0,), (0,) * 2, (0,) * 4
+_ONE, _TWO, _THREE, _FOUR = (0,), (0,) * 2, (0,) * 3, (0,) * 4
 _PAIR_BYTES = 128
 
 TILE = 64
@@ -76,49 +81,59 @@ def sigmoid(x):
 
 
 @njit
-def _score(form, shape, q, q_stride, row, row_stride, count, chunks, scores):
+def _score(form, shape, q, q_stride, row, row_stride, count, chunks, scores, table):
     """Products of `count` cached rows with the heads of `shape`; `scores [heads, TILE]`."""
-    heads = len(shape)
-    i = 0
-    while i + 4 <= count:
-        found = sums_of(
-            accumulate(form, _FOUR, shape, row + i * row_stride, row_stride, q, q_stride, chunks)
-        )
-        for place in range(4):
-            for head in range(heads):
-                address = scores + 4 * (head * TILE + i + place)
-                store_f32(address, found[place * heads + head])
-        i += 4
-    while i < count:
-        found = sums_of(
-            accumulate(form, _ONE, shape, row + i * row_stride, row_stride, q, q_stride, chunks)
-        )
-        for head in range(heads):
-            store_f32(scores + 4 * (head * TILE + i), found[head])
-        i += 1
+    for i in range(0, count, ROWS):
+        together = min(ROWS, count - i)
+        for place in range(together):
+            source = row + (i + place) * row_stride
+            totals = accumulate(form, _ONE, shape, source, 0, q, q_stride, chunks)
+            lay_down(totals, _ONE, table + place * ROW_BYTES)
+        for head in range(len(shape)):
+            found = table + head * TOKEN_BYTES
+            target = scores + 4 * (head * TILE + i)
+            numbers = sums_of_16_rows(form, found)
+            if together == ROWS:
+                store_16(FLOAT, target, numbers)
+            else:
+                store_16(FLOAT, found, numbers)
+                for place in range(together):
+                    store_f32(target + 4 * place, load_f32(found + 4 * place))
 
 
 @njit
-def _score_heads(form, heads, q, q_stride, row, row_stride, count, chunks, scores):
+def _score_heads(form, heads, q, q_stride, row, row_stride, count, chunks, scores, table):
     while heads >= 4:
-        _score(form, _FOUR, q, q_stride, row, row_stride, count, chunks, scores)
+        _score(form, _FOUR, q, q_stride, row, row_stride, count, chunks, scores, table)
         heads, q, scores = heads - 4, q + 4 * q_stride, scores + 16 * TILE
-    if heads >= 2:
-        _score(form, _TWO, q, q_stride, row, row_stride, count, chunks, scores)
-        heads, q, scores = heads - 2, q + 2 * q_stride, scores + 8 * TILE
-    if heads:
-        _score(form, _ONE, q, q_stride, row, row_stride, count, chunks, scores)
+    if heads == 3:
+        _score(form, _THREE, q, q_stride, row, row_stride, count, chunks, scores, table)
+    elif heads == 2:
+        _score(form, _TWO, q, q_stride, row, row_stride, count, chunks, scores, table)
+    elif heads:
+        _score(form, _ONE, q, q_stride, row, row_stride, count, chunks, scores, table)
 
 
 @njit
 def _weigh(form, shape, row, row_stride, count, chunks, weights, totals, sum_stride):
-    """Adds `weights [heads, TILE]` times the cached rows to `totals`."""
-    for chunk in range(chunks):
-        place, value = totals + chunk * _PAIR_BYTES, row + chunk * weight_bytes(form)
-        pairs = load_pairs(shape, place, sum_stride)
+    """Adds `weights [heads, TILE]` times the cached rows to `totals`, two chunks at a time."""
+    step = weight_bytes(form)
+    for chunk in range(0, chunks - 1, 2):
+        place, value = totals + chunk * _PAIR_BYTES, row + chunk * step
+        first = load_pairs(shape, place, sum_stride)
+        second = load_pairs(shape, place + _PAIR_BYTES, sum_stride)
         for i in range(count):
-            pairs = add_weighted(form, pairs, value + i * row_stride, weights + 4 * i, 4 * TILE)
-        store_pairs(pairs, place, sum_stride)
+            source, weight = value + i * row_stride, weights + 4 * i
+            first = add_weighted(form, first, source, weight, 4 * TILE)
+            second = add_weighted(form, second, source + step, weight, 4 * TILE)
+        store_pairs(first, place, sum_stride)
+        store_pairs(second, place + _PAIR_BYTES, sum_stride)
+    if chunks % 2:
+        place, value = totals + (chunks - 1) * _PAIR_BYTES, row + (chunks - 1) * step
+        first = load_pairs(shape, place, sum_stride)
+        for i in range(count):
+            first = add_weighted(form, first, value + i * row_stride, weights + 4 * i, 4 * TILE)
+        store_pairs(first, place, sum_stride)
 
 
 @njit
@@ -126,10 +141,11 @@ def _weigh_heads(form, heads, row, row_stride, count, chunks, weights, totals, s
     while heads >= 4:
         _weigh(form, _FOUR, row, row_stride, count, chunks, weights, totals, sum_stride)
         heads, weights, totals = heads - 4, weights + 16 * TILE, totals + 4 * sum_stride
-    if heads >= 2:
+    if heads == 3:
+        _weigh(form, _THREE, row, row_stride, count, chunks, weights, totals, sum_stride)
+    elif heads == 2:
         _weigh(form, _TWO, row, row_stride, count, chunks, weights, totals, sum_stride)
-        heads, weights, totals = heads - 2, weights + 8 * TILE, totals + 2 * sum_stride
-    if heads:
+    elif heads:
         _weigh(form, _ONE, row, row_stride, count, chunks, weights, totals, sum_stride)
 
 
@@ -162,6 +178,12 @@ def _padded_rows(row, row_stride, count, row_bytes, scratch):
 
 
 @njit
+def _offset(table, position, block_size, row_stride):
+    """Bytes from the start of a cache to the row of a position."""
+    return (table[position // block_size] * block_size + position % block_size) * row_stride
+
+
+@njit
 def _attend_part(
     form, q, q_stride, k_cache, v_cache, table, block_size, kv_heads, heads, head_dim, start, stop,
     scale, scores, sums, states, scratch,
@@ -180,48 +202,48 @@ def _attend_part(
     states[:, 0] = -1e30
     states[:, 1] = 0
     scale = np.float32(scale) * LOG2_E
+    table_of_sums = desk()
     for begin in range(start, stop, TILE):
-        end_of_tile = min(begin + TILE, stop)
-        for kv_head in range(kv_heads):
-            first = kv_head * group
-            tile_scores = scores[first:].ctypes.data
-            position = begin
-            while position < end_of_tile:
-                end = min(end_of_tile, (position // block_size + 1) * block_size)
-                slot = table[position // block_size] * block_size + position % block_size
-                row = k_cache + slot * row_stride + kv_head * head_bytes
-                stride = row_stride
+        tile_end = min(begin + TILE, stop)
+        position = begin
+        while position < tile_end:
+            end = min(tile_end, (position // block_size + 1) * block_size)
+            count = end - position
+            offset = _offset(table, position, block_size, row_stride)
+            prefetch(v_cache + offset, count * row_stride)
+            for kv_head in range(kv_heads):
+                first = kv_head * group
+                row, stride = k_cache + offset + kv_head * head_bytes, row_stride
                 if not whole:
-                    _padded_rows(row, stride, end - position, head_bytes, scratch)
+                    _padded_rows(row, stride, count, head_bytes, scratch)
                     row, stride = scratch.ctypes.data, scratch.strides[0]
                 _score_heads(
-                    form, group, q + first * q_stride, q_stride, row, stride, end - position,
-                    chunks, tile_scores + 4 * (position - begin),
+                    form, group, q + first * q_stride, q_stride, row, stride, count, chunks,
+                    scores[first:].ctypes.data + 4 * (position - begin), table_of_sums,
                 )  # fmt: skip
-                position = end
-            for head in range(first, first + group):
-                _soften(
-                    scores[head],
-                    end_of_tile - begin,
-                    scale,
-                    sums[head],
-                    chunks * CHUNK,
-                    states[head],
-                )
-            position = begin
-            while position < end_of_tile:
-                end = min(end_of_tile, (position // block_size + 1) * block_size)
-                slot = table[position // block_size] * block_size + position % block_size
-                row = v_cache + slot * row_stride + kv_head * head_bytes
-                stride = row_stride
+            position = end
+        for head in range(heads):
+            _soften(scores[head], tile_end - begin, scale, sums[head], chunks * CHUNK, states[head])
+        position = begin
+        while position < tile_end:
+            end = min(tile_end, (position // block_size + 1) * block_size)
+            count = end - position
+            if position + TILE < stop:
+                ahead = _offset(table, position + TILE, block_size, row_stride)
+                prefetch(k_cache + ahead, count * row_stride)
+            offset = _offset(table, position, block_size, row_stride)
+            for kv_head in range(kv_heads):
+                first = kv_head * group
+                row, stride = v_cache + offset + kv_head * head_bytes, row_stride
                 if not whole:
-                    _padded_rows(row, stride, end - position, head_bytes, scratch)
+                    _padded_rows(row, stride, count, head_bytes, scratch)
                     row, stride = scratch.ctypes.data, scratch.strides[0]
                 _weigh_heads(
-                    form, group, row, stride, end - position, chunks,
-                    tile_scores + 4 * (position - begin), sums[first:].ctypes.data, sums.strides[0],
+                    form, group, row, stride, count, chunks,
+                    scores[first:].ctypes.data + 4 * (position - begin),
+                    sums[first:].ctypes.data, sums.strides[0],
                 )  # fmt: skip
-                position = end
+            position = end
 
 
 @entry(parallel=True)

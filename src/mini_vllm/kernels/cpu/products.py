@@ -199,21 +199,6 @@ def add_products(
 
 
 @intrinsic
-def sums(context: Any, totals: Any) -> Any:
-    """Each accumulator's lanes added up: a tuple of float32."""
-
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        zero, name = ir.Constant(F32, 0.0), "llvm.vector.reduce.fadd.v16f32"
-        found = [
-            call(b, name, F32, zero, b.extract_value(args[0], place), flags=("reassoc",))
-            for place in range(len(totals))
-        ]
-        return context.make_tuple(b, signature.return_type, found)
-
-    return types.UniTuple(types.float32, len(totals))(totals), codegen
-
-
-@intrinsic
 def desk(context: Any) -> Any:
     """The address of room for accumulators `[DESK_TOKENS, 16 rows]`, on the stack."""
 

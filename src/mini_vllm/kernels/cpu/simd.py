@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
 from numba.extending import intrinsic, models, register_model
 
 from mini_vllm.kernels.cpu.formats import format_name
@@ -327,3 +327,21 @@ def soften_64(context: Any, marker: Any, scores: Any, scale: Any, shift: Any, ou
 
     number = types.float32
     return number(marker, types.int64, number, number, types.int64), codegen
+
+
+@intrinsic
+def _prefetch_line(context: Any, address: Any) -> Any:
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        pointer = b.inttoptr(args[0], I8.as_pointer())
+        read, soon, data = (ir.Constant(I32, number) for number in (0, 3, 1))
+        call(b, "llvm.prefetch.p0", ir.VoidType(), pointer, read, soon, data)
+        return context.get_dummy_value()
+
+    return types.none(types.int64), codegen
+
+
+@njit
+def prefetch(address, size):
+    """Asks for `size` bytes at an address to be brought into the cache, and does not wait."""
+    for line in range(address, address + size, 64):
+        _prefetch_line(line)
