@@ -16,6 +16,7 @@ from mini_vllm.kernels.cpu.attention import HIDDEN, LOG2_E, TILE, exp2
 from mini_vllm.kernels.cpu.compiled import entry
 from mini_vllm.kernels.cpu.formats import (
     CHUNK,
+    FLOAT,
     number_bytes,
 )
 from mini_vllm.kernels.cpu.products import (
@@ -25,10 +26,15 @@ from mini_vllm.kernels.cpu.products import (
     zip_rows,
 )
 from mini_vllm.kernels.cpu.simd import (
+    LANES,
     highest_of_64,
+    load_16,
     load_f32,
     load_number,
+    multiply_16,
     soften_64,
+    spread_16,
+    store_16,
     store_f32,
     store_number,
 )
@@ -109,6 +115,12 @@ def _soften_row(form, scores, visible, scale, weights, state):
 
 
 @njit
+def _shrink(row, width, factor):
+    for i in range(0, width, LANES):
+        store_16(FLOAT, row + 4 * i, multiply_16(load_16(FLOAT, row + 4 * i), spread_16(factor)))
+
+
+@njit
 def _attend_block(
     form, q, k_cache, v_cache, table, block_size, kv_heads, kv_head, group, dim,
     first, count, scale, out, queries, keys, values, scores, weights, sums, states,
@@ -173,7 +185,7 @@ def _attend_block(
                     form, scores[i], visible, scale, a_weights + i * TILE * size, states[row + i]
                 )
                 if shrink != 1:
-                    sums[row + i] *= shrink
+                    _shrink(a_sums + 4 * width * (row + i), width, shrink)
             for column in range(0, width, TILE):
                 _multiply(
                     form, a_weights, TILE * size, a_values + 4 * column, 4 * width, TILE // n,
