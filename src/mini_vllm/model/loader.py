@@ -68,7 +68,7 @@ def load_model(
     if kernels == "auto":
         from mini_vllm.model.cpu_decoder import CPUDecoder
 
-        fast = CPUDecoder(config, weights)
+        fast = CPUDecoder(config, weights, take_over=True)
         fast.compile()
         decoder = fast
     return LoadedModel(name, config, decoder, tokenizer, torch_dtype)

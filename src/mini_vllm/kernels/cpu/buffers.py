@@ -1,4 +1,4 @@
-"""The arrays that steps of few tokens work in, allocated once and kept.
+"""The arrays that steps work in, allocated once and kept.
 
 Invariant: what a buffer holds between two uses means nothing, but that padding stays zero.
 """
@@ -10,7 +10,7 @@ import torch
 
 from mini_vllm.kernels.cpu.attention import TILE
 from mini_vllm.kernels.cpu.formats import CHUNK
-from mini_vllm.kernels.cpu.layers import FewBuffers
+from mini_vllm.kernels.cpu.layers import StepBuffers
 
 ARGMAX_PARTS, ARGMAX_ROWS = 8, 64
 """Shares of the vocabulary that threads take, and rows whose logits exist at once in each."""
@@ -27,22 +27,22 @@ class Buffers:
     def __init__(self, hidden: int, inner: int, heads: int, kv_heads: int, head_dim: int) -> None:
         self._widths = hidden, inner, heads, kv_heads, head_dim
         self._tokens = self._parts = 0
-        self._few: FewBuffers | None = None
+        self._step: StepBuffers | None = None
         self._argmax: tuple[np.ndarray, ...] = ()
 
-    def few(self, residual: np.ndarray, parts: int) -> FewBuffers:
+    def step(self, residual: np.ndarray, parts: int) -> StepBuffers:
         """Buffers for a step over `residual [T, hidden]`, with so many parts of attention."""
         tokens = len(residual)
-        if self._few is None or tokens > self._tokens or parts > self._parts:
+        if self._step is None or tokens > self._tokens or parts > self._parts:
             self._tokens = max(tokens, self._tokens, 8)
             self._parts = max(parts, 2 * self._parts, 8)
-            self._few = self._allocate(self._tokens, self._parts)
-        return self._few._replace(residual=residual, attended=self._few.attended[:tokens])
+            self._step = self._allocate(self._tokens, self._parts)
+        return self._step._replace(residual=residual, attended=self._step.attended[:tokens])
 
     def packed(self, tokens: int) -> tuple[np.ndarray, np.ndarray]:
         """Room for the packed activations of `tokens` rows, and their scales."""
-        few = self.few(np.empty((tokens, 0), np.float32), 1)
-        return few.packed, few.scales
+        step = self.step(np.empty((tokens, 0), np.float32), 1)
+        return step.packed, step.scales
 
     def argmax(self, tokens: int) -> tuple[np.ndarray, ...]:
         """`room`, `best` and `place` of `head_argmax`."""
@@ -54,11 +54,11 @@ class Buffers:
             )
         return self._argmax
 
-    def _allocate(self, tokens: int, parts: int) -> FewBuffers:
+    def _allocate(self, tokens: int, parts: int) -> StepBuffers:
         hidden, inner, heads, kv_heads, head_dim = self._widths
         width = -(-head_dim // CHUNK) * CHUNK
         chunks = -(-max(hidden, inner, heads * head_dim) // CHUNK)
-        return FewBuffers(
+        return StepBuffers(
             residual=np.empty((0, 0), np.float32),
             normed=zeros(tokens, hidden),
             packed=zeros(tokens, 128 * chunks, dtype=torch.uint8),

@@ -1,9 +1,9 @@
-"""Whole decoder layers for a few tokens, without a return to Python.
+"""Whole decoder layers, without a return to Python.
 
 One call runs all layers of a kind. Each stage of a layer is one use of the threads: norm and
 projection, attention, output projection, norm and gated MLP, down projection.
 
-Invariant: nothing is allocated; `FewBuffers` are as large as the step needs.
+Invariant: nothing is allocated; `StepBuffers` are as large as the step needs.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from mini_vllm.kernels.cpu.formats import (
     weight_bytes,
 )
 from mini_vllm.kernels.cpu.matmul import matmul, pack_token, rows_times_tokens
+from mini_vllm.kernels.cpu.prompt_attention import attend_prompts
 from mini_vllm.kernels.cpu.stages import gate_row, norm_row, place_heads
 
 LAYER = np.dtype(
@@ -52,7 +53,7 @@ class Sizes(NamedTuple):
     eps: float
 
 
-class FewBuffers(NamedTuple):
+class StepBuffers(NamedTuple):
     """What a step of T tokens writes between its stages, with P parts of attention.
 
     float32 but for the packed activations and queries, which are bytes.
@@ -147,16 +148,30 @@ def _gate(form, tokens, inner, buffers):
 
 
 @njit
+def _pack_attended_token(form, token, buffers):
+    attended = buffers.attended[token].reshape(-1)
+    pack_token(form, attended, len(attended), buffers.packed, token, buffers.scales)
+
+
+@njit(parallel=True)
+def _pack_attended_tokens(form, tokens, buffers):
+    for token in prange(tokens):
+        _pack_attended_token(form, token, buffers)
+
+
+@njit
 def _pack_attended(form, tokens, buffers):
-    for token in range(tokens):
-        attended = buffers.attended[token].reshape(-1)
-        pack_token(form, attended, len(attended), buffers.packed, token, buffers.scales)
+    if tokens < FEW:
+        for token in range(tokens):
+            _pack_attended_token(form, token, buffers)
+    else:
+        _pack_attended_tokens(form, tokens, buffers)
 
 
 @entry()
 def run_layers(
     qkv_form, o_form, gate_up_form, down_form, cache_form, layers, sizes, tokens,
-    slots, cos, sin, tables, sequences, parts, buffers,
+    slots, cos, sin, tables, sequences, parts, blocks, buffers, prompt_room,
 ):  # fmt: skip
     """Runs `layers` over `buffers.residual [tokens, hidden]`, in place.
 
@@ -164,7 +179,7 @@ def run_layers(
         qkv_form, ...: markers of the formats of the layers' matrices and of the cache.
         layers: `LAYER` records.
         slots: int64 `[tokens]`; cos, sin: float32 `[tokens, head_dim / 2]`.
-        tables, sequences, parts: as `attend` takes them.
+        tables, sequences, parts: as `attend` takes them; blocks, prompt_room: `attend_prompts`.
     """
     hidden, inner, dim = sizes.hidden, sizes.inner, sizes.head_dim
     qkv_rows = (sizes.heads + 2 * sizes.kv_heads) * dim
@@ -177,11 +192,19 @@ def run_layers(
             packed, scales, buffers.qkv, tokens, False,
         )  # fmt: skip
         _place(cache_form, tokens, layers, i, sizes, slots, cos, sin, buffers)
-        attend(
-            cache_form, buffers.q, layer.k_cache, layer.v_cache, tables, sequences, parts,
-            sizes.block_size, sizes.kv_heads, dim, dim**-0.5, FLOAT, buffers.attended,
-            buffers.scores, buffers.sums, buffers.states, buffers.scratch,
-        )  # fmt: skip
+        if len(parts):
+            attend(
+                cache_form, buffers.q, layer.k_cache, layer.v_cache, tables, sequences, parts,
+                sizes.block_size, sizes.kv_heads, dim, dim**-0.5, FLOAT, buffers.attended,
+                buffers.scores, buffers.sums, buffers.states, buffers.scratch,
+            )  # fmt: skip
+        if len(blocks):
+            queries, keys, values, scores, weights, sums, states = prompt_room
+            attend_prompts(
+                cache_form, buffers.q, layer.k_cache, layer.v_cache, tables, blocks,
+                sizes.block_size, sizes.kv_heads, dim, dim**-0.5, FLOAT, buffers.attended,
+                queries, keys, values, scores, weights, sums, states,
+            )  # fmt: skip
         _pack_attended(o_form, tokens, buffers)
         matmul(
             o_form, layer.o, layer.o_scale, layer.o_bias, hidden, sizes.heads * dim,
@@ -196,6 +219,16 @@ def run_layers(
         matmul(
             down_form, layer.down, layer.down_scale, layer.down_bias, hidden, inner,
             packed, scales, residual, tokens, True,
+        )  # fmt: skip
+
+
+@entry()
+def final_norm(tokens, weight, eps, residual, out):
+    """The last norm, of float32 rows at addresses: `[tokens, width]`."""
+    for token in range(tokens):
+        norm_row(
+            FLOAT, residual[token].ctypes.data, residual.shape[1], weight, eps, FLOAT,
+            out[token].ctypes.data,
         )  # fmt: skip
 
 
@@ -218,7 +251,8 @@ def _argmax_parts(form, head, scale, rows, columns, packed, scales, tokens, room
             count = min(width, rows - first)
             rows_times_tokens(
                 form, head + first * stride, scale + 4 * first if scale else 0, 0, 0, count,
-                columns, packed.ctypes.data, packed.strides[0], scales, room[part], tokens, False,
+                columns, packed.ctypes.data, packed.strides[0], scales, room[part], 0, tokens,
+                False,
             )  # fmt: skip
             for token in range(tokens):
                 for row in range(count):

@@ -1,8 +1,9 @@
 """Products of a matrix with the few tokens of a decode step, in every format of weights.
 
-A row of weights is read once from memory and multiplied with all tokens while it is in the cache:
-up to some tokens the product costs what reading the weights costs. Beyond, tiles of four rows by
-four tokens keep their sums in registers.
+Numbers (float32, bfloat16) lie in panels of 64 rows: a step takes some weights of each row, side by
+side, with six tokens, and every sum stays in a register. Integers stay in the rows of their file: a
+row is read once and multiplied with all tokens while it is in the cache; sums of sixteen rows are
+finished together. With few tokens either costs what reading the weights costs.
 
 Invariant: a row's product with a token does not depend on which tokens are beside it.
 
@@ -21,7 +22,6 @@ from mini_vllm.kernels.cpu.formats import (
     FLOAT,
     activation_bytes,
     has_pair_sums,
-    is_bfloat16,
     is_int8,
     is_integer,
     number_bytes,
@@ -31,33 +31,42 @@ from mini_vllm.kernels.cpu.products import (
     DESK_TOKENS,
     ROW_BYTES,
     TOKEN_BYTES,
+    add_outer,
     add_products,
+    add_strip,
     desk,
     lay_down,
+    store_strip,
+    strip,
     sums_of_16_rows,
     widen_chunk,
     zeros,
 )
 from mini_vllm.kernels.cpu.simd import (
+    LANES,
     add_16,
-    bits_of,
     load_16,
     load_f32,
+    load_number,
     multiply_16,
     spread_16,
     store_16,
     store_f32,
     store_i16,
-    store_u16,
+    store_number,
 )
 
+PANEL = 64
+"""Rows of numbers that lie side by side."""
+GROUP_TOKENS = 60
+"""Tokens that a thread takes a panel with, so that there is enough to share out."""
 ROWS = 16
-"""Rows whose sums are finished together."""
+"""Rows of integers whose sums are finished together."""
 ROW_TOKENS = 8
 """With more tokens than this, tiles of four rows by four tokens beat one row with eight."""
 
 INT16_LIMIT = 32_000
-_ONE, _FOUR, _EIGHT = (0,), (0,) * 4, (0,) * 8
+_ONE, _TWO, _FOUR, _SIX, _EIGHT = (0,), (0,) * 2, (0,) * 4, (0,) * 6, (0,) * 8
 
 
 @njit(forceinline=True)
@@ -142,22 +151,80 @@ def _finish(form, scale, bias, row, count, x_scales, token, tokens, table, out, 
 
 
 @njit
+def _panel(form, shape, w, steps, x, x_stride, out, out_stride, count, add, room):
+    """A panel of 64 rows with the tokens of `shape`: `out [tokens, count]`, at an address.
+
+    `room` begins with the rows' biases, and has space for the tokens' sums behind them.
+    """
+    totals = strip(shape, room, 0)
+    for _ in range(steps):
+        totals = add_outer(form, totals, x, x_stride, w)
+        x += 4
+        w += 4 * PANEL
+    if count == PANEL:
+        if add:
+            totals = add_strip(totals, out, out_stride)
+        store_strip(totals, out, out_stride)
+    else:
+        found = room + 4 * PANEL
+        store_strip(totals, found, 4 * PANEL)
+        for token in range(len(shape)):
+            for i in range(count):
+                number = load_f32(found + 4 * (PANEL * token + i))
+                target = out + token * out_stride + 4 * i
+                store_f32(target, number + load_f32(target) if add else number)
+
+
+@njit
+def _panel_times_tokens(form, w, bias, row, count, columns, x, x_stride, out, token, stop, add):
+    """One panel with the tokens from `token` to `stop`, six at a time."""
+    steps = (columns + CHUNK - 1) // CHUNK * CHUNK * number_bytes(form) // 4
+    stride = out.strides[0]
+    room = desk()
+    for i in range(PANEL):
+        store_f32(
+            room + 4 * i, load_f32(bias + 4 * (row + i)) if bias and i < count else np.float32(0)
+        )
+    while token < stop:
+        source, target = x + token * x_stride, out[token, row:].ctypes.data
+        if token + 6 <= stop:
+            _panel(form, _SIX, w, steps, source, x_stride, target, stride, count, add, room)
+            token += 6
+        elif token + 4 <= stop:
+            _panel(form, _FOUR, w, steps, source, x_stride, target, stride, count, add, room)
+            token += 4
+        elif token + 2 <= stop:
+            _panel(form, _TWO, w, steps, source, x_stride, target, stride, count, add, room)
+            token += 2
+        else:
+            _panel(form, _ONE, w, steps, source, x_stride, target, stride, count, add, room)
+            token += 1
+
+
+@njit
 def rows_times_tokens(
-    form, w, scale, bias, start, stop, columns, x, x_stride, x_scales, out, tokens, add
+    form, w, scale, bias, start, stop, columns, x, x_stride, x_scales, out, token, end, add
 ):
-    """`out[:tokens, start:stop]` of `matmul`, by the calling thread."""
+    """`out[token:end, start:stop]` of `matmul`, by the calling thread; `start` begins a part."""
     chunks = (columns + CHUNK - 1) // CHUNK
     stride = chunks * weight_bytes(form)
-    table = desk()
-    for row in range(start, stop, ROWS):
-        count = min(ROWS, stop - row)
-        for token in range(0, tokens, DESK_TOKENS):
-            together = min(DESK_TOKENS, tokens - token)
-            _sixteen_rows(
-                form, w + row * stride, stride, count, x + token * x_stride, x_stride, chunks,
-                together, table,
-            )  # fmt: skip
-            _finish(form, scale, bias, row, count, x_scales, token, together, table, out, add)
+    if is_integer(form):
+        table = desk()
+        for row in range(start, stop, ROWS):
+            count = min(ROWS, stop - row)
+            for first in range(token, end, DESK_TOKENS):
+                together = min(DESK_TOKENS, end - first)
+                _sixteen_rows(
+                    form, w + row * stride, stride, count, x + first * x_stride, x_stride, chunks,
+                    together, table,
+                )  # fmt: skip
+                _finish(form, scale, bias, row, count, x_scales, first, together, table, out, add)
+    else:
+        for row in range(start, stop, PANEL):
+            count = min(PANEL, stop - row)
+            _panel_times_tokens(
+                form, w + row * stride, bias, row, count, columns, x, x_stride, out, token, end, add
+            )
 
 
 @njit(parallel=True)
@@ -166,26 +233,93 @@ def matmul(form, w, scale, bias, rows, columns, x, x_scales, out, tokens, add):
 
     Args:
         form: marker of the weights' format.
-        w, scale, bias: addresses of weights, float32 scales `[rows]` and biases; 0 for none.
+        w, scale, bias: addresses of weights (float32 and bfloat16 in `panels`), float32 scales
+            `[rows]` and biases; 0 for none.
         x: uint8 `[tokens, bytes]`, packed; x_scales: float32 `[tokens]`.
         out: float32 `[tokens, rows]`.
         add: whether to add to `out` (a residual) rather than to overwrite it.
     """
     x_address, x_stride = x.ctypes.data, x.strides[0]
-    for part in prange((rows + ROWS - 1) // ROWS):
-        start = part * ROWS
+    part_rows = ROWS if is_integer(form) else PANEL
+    groups = (tokens + GROUP_TOKENS - 1) // GROUP_TOKENS
+    parts = (rows + part_rows - 1) // part_rows
+    for item in prange(parts * groups):
+        start, token = item // groups * part_rows, item % groups * GROUP_TOKENS
         rows_times_tokens(
-            form, w, scale, bias, start, min(start + ROWS, rows), columns,
-            x_address, x_stride, x_scales, out, tokens, add,
+            form, w, scale, bias, start, min(start + part_rows, rows), columns,
+            x_address, x_stride, x_scales, out, token, min(token + GROUP_TOKENS, tokens), add,
         )  # fmt: skip
 
 
+@entry(parallel=True)
+def panels(form, w, rows, columns, out):
+    """Rearranges rows of numbers into panels of 64 rows: `[rows / 64, columns / n, 64, n]`.
+
+    n numbers of a row take four bytes. Rows and columns that panels have beyond are zero. `w` and
+    `out` are addresses, which may be the same where nothing is beyond.
+    """
+    size = number_bytes(form)
+    n = 4 // size
+    steps = (columns + CHUNK - 1) // CHUNK * CHUNK // n
+    for panel in prange((rows + PANEL - 1) // PANEL):
+        room = np.zeros((steps, PANEL), np.float32)
+        address = room.ctypes.data
+        for row in range(min(PANEL, rows - panel * PANEL)):
+            source = w + (panel * PANEL + row) * columns * size
+            if columns % n == 0:
+                for step in range(columns // n):
+                    place = address + 4 * (step * PANEL + row)
+                    store_f32(place, load_f32(source + 4 * step))
+                continue
+            for i in range(columns):
+                place = address + 4 * (i // n * PANEL + row) + i % n * size
+                store_number(form, place, load_number(form, source + i * size))
+        target = out + panel * steps * PANEL * 4
+        for i in range(0, steps * PANEL, LANES):
+            store_16(FLOAT, target + 4 * i, load_16(FLOAT, address + 4 * i))
+
+
 @njit
-def bf16_of(number):
-    """The nearest bfloat16, ties to even, as its 16 bits."""
-    bits = bits_of(number)
-    rounded = (bits + np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1))) >> np.uint32(16)
-    return np.uint16(0x7FC0) if number != number else np.uint16(rounded)
+def widen_panels_of(form, w, scale, rows, columns, out_form, out, panel, room):
+    """One panel of a quantized matrix as numbers, see `widen_to_panels`."""
+    chunks, size = columns // CHUNK, number_bytes(out_form)
+    n = 4 // size
+    steps = columns // n
+    address = room.ctypes.data
+    target = out + panel * steps * PANEL * 4
+    for row in range(min(PANEL, rows - panel * PANEL)):
+        place = panel * PANEL + row
+        row_scale = load_f32(scale + 4 * place) if scale else np.float32(1)
+        source = w + place * chunks * weight_bytes(form)
+        for chunk in range(chunks):
+            widen_chunk(
+                form, source + chunk * weight_bytes(form), row_scale,
+                out_form, address + chunk * CHUNK * size,
+            )  # fmt: skip
+        for step in range(steps):
+            store_f32(target + 4 * (step * PANEL + row), load_f32(address + 4 * step))
+
+
+@entry(parallel=True)
+def widen_to_panels(form, w, scale, rows, columns, out_form, out):
+    """Dequantizes a matrix into panels of float32 or bfloat16, for products with many tokens."""
+    for panel in prange((rows + PANEL - 1) // PANEL):
+        room = np.empty(columns, np.float32)
+        widen_panels_of(form, w, scale, rows, columns, out_form, out, panel, room)
+
+
+@entry(parallel=True)
+def rows_of_panels(form, w, columns, picked, out):
+    """Float32 `out [T, columns]` of the rows `picked [T]` of a matrix in panels."""
+    size = number_bytes(form)
+    n = 4 // size
+    steps = (columns + CHUNK - 1) // CHUNK * CHUNK // n
+    for i in prange(len(picked)):
+        panel, row = divmod(picked[i], PANEL)
+        source = w + 4 * (panel * steps * PANEL + row)
+        for column in range(columns):
+            place = source + 4 * PANEL * (column // n) + column % n * size
+            out[i, column] = load_number(form, place)
 
 
 @njit(fastmath={"contract", "nsz"})
@@ -196,16 +330,16 @@ def pack_token(form, source, columns, x, token, x_scales):
     x_scales[token] = 1
     if is_integer(form):
         _pack_int16(form, source, columns, padded, address, token, x_scales)
-    elif is_bfloat16(form):
-        for i in range(columns):
-            store_u16(address + 2 * i, bf16_of(source[i]))
-        for i in range(columns, padded):
-            store_u16(address + 2 * i, np.uint16(0))
     else:
-        for i in range(columns):
-            store_f32(address + 4 * i, source[i])
+        size = number_bytes(form)
+        whole = columns // LANES * LANES
+        start = source.ctypes.data
+        for i in range(0, whole, LANES):
+            store_16(form, address + size * i, load_16(FLOAT, start + 4 * i))
+        for i in range(whole, columns):
+            store_number(form, address + size * i, source[i])
         for i in range(columns, padded):
-            store_f32(address + 4 * i, np.float32(0))
+            store_number(form, address + size * i, np.float32(0))
 
 
 @njit
@@ -237,18 +371,3 @@ def _pack_int16(form, source, columns, padded, address, token, x_scales):
                 for k in (2 * i, 2 * i + 1, 16 + 2 * i, 17 + 2 * i):
                     total += np.rint(source[start + k] * inverse)
                 store_f32(place + 2 * CHUNK + 4 * i, total)
-
-
-@entry(parallel=True)
-def widen(form, w, scale, rows, columns, out_form, out):
-    """Dequantizes a matrix to float32 or bfloat16 `out [rows, columns]`, for torch's products."""
-    chunks = columns // CHUNK
-    row_bytes, out_bytes = chunks * weight_bytes(form), columns * number_bytes(out_form)
-    for row in prange(rows):
-        row_scale = load_f32(scale + 4 * row) if scale else np.float32(1)
-        source, target = w + row * row_bytes, out + row * out_bytes
-        for chunk in range(chunks):
-            widen_chunk(
-                form, source + chunk * weight_bytes(form), row_scale,
-                out_form, target + chunk * CHUNK * number_bytes(out_form),
-            )  # fmt: skip

@@ -366,6 +366,23 @@ def store_strip(context: Any, numbers: Any, address: Any, stride: Any) -> Any:
 
 
 @intrinsic
+def add_strip(context: Any, numbers: Any, address: Any, stride: Any) -> Any:
+    """`numbers` plus the strip at `address`."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        numbers_, address_, stride_ = args
+        done = []
+        for place in range(len(numbers)):
+            other = load(b, address_, FLOATS, 64 * (place % 4))
+            done.append(b.fadd(b.extract_value(numbers_, place), other))
+            if place % 4 == 3:
+                address_ = b.add(address_, stride_)
+        return context.make_tuple(b, signature.return_type, done)
+
+    return numbers(numbers, types.int64, types.int64), codegen
+
+
+@intrinsic
 def add_outer(
     context: Any, marker: Any, totals: Any, left: Any, left_stride: Any, right: Any
 ) -> Any:

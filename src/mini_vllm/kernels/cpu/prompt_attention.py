@@ -46,9 +46,12 @@ _ROWS = (0,) * 4
 
 
 @njit
-def _multiply(form, left, left_stride, right, right_stride, steps, out, out_stride):
-    """`out [4, 64] += left [4, .] @ right [., 64]`, in steps of four bytes of `left`."""
-    totals = strip(_ROWS, out, out_stride)
+def _multiply(form, left, left_stride, right, right_stride, steps, start, out, out_stride):
+    """`out [4, 64] = start + left [4, .] @ right [., 64]`, in steps of four bytes of `left`.
+
+    `start` is the address of `out` itself, to add to it, or of 64 zeros.
+    """
+    totals = strip(_ROWS, start, out_stride if start == out else 0)
     for _ in range(steps):
         totals = add_outer(form, totals, left, left_stride, right)
         left += 4
@@ -102,15 +105,17 @@ def _clear(address, count):
 def _soften_row(form, scores, visible, scale, weights, state):
     """A query's softmax goes on over `scores [TILE]`; the weights are stored for the values.
 
-    `state` is its running maximum and sum. What earlier sums shrink by is returned.
+    All are addresses: a slice of an array would be counted, atomically, at each row. `state` is
+    the query's running maximum and sum. What earlier sums shrink by is returned.
     """
     for i in range(visible, TILE):
-        scores[i] = HIDDEN
-    highest = max(state[0], highest_of_64(scores.ctypes.data) * scale)
-    total = soften_64(form, scores.ctypes.data, scale, highest, weights)
-    shrink = exp2(state[0] - highest)
-    state[0] = highest
-    state[1] = state[1] * shrink + total
+        store_f32(scores + 4 * i, HIDDEN)
+    before = load_f32(state)
+    highest = max(before, highest_of_64(scores) * scale)
+    total = soften_64(form, scores, scale, highest, weights)
+    shrink = np.float32(1) if highest == before else exp2(before - highest)
+    store_f32(state, highest)
+    store_f32(state + 4, load_f32(state + 4) * shrink + total)
     return shrink
 
 
@@ -123,7 +128,7 @@ def _shrink(row, width, factor):
 @njit
 def _attend_block(
     form, q, k_cache, v_cache, table, block_size, kv_heads, kv_head, group, dim,
-    first, count, scale, out, queries, keys, values, scores, weights, sums, states,
+    first, count, scale, out_form, out, queries, keys, values, scores, weights, sums, states,
 ):  # fmt: skip
     """Attention of the `count` queries from position `first` on, for one key/value head.
 
@@ -140,6 +145,8 @@ def _attend_block(
     query_bytes = 4 * steps
     a_queries, a_keys, a_values = queries.ctypes.data, keys.ctypes.data, values.ctypes.data
     a_scores, a_weights, a_sums = scores.ctypes.data, weights.ctypes.data, sums.ctypes.data
+    a_states = states.ctypes.data
+    a_zeros = a_scores + 4 * 4 * TILE
     for row in range(rows):
         source = q[row // group, kv_head * group + row % group]
         target = a_queries + row * query_bytes
@@ -174,39 +181,41 @@ def _attend_block(
         for row in range(0, padded_rows, 4):
             if first + min(row + 3, rows - 1) // group < tile:
                 continue
-            scores[:] = 0
             _multiply(
                 form, a_queries + row * query_bytes, query_bytes, a_keys, 4 * TILE, steps,
-                a_scores, 4 * TILE,
+                a_zeros, a_scores, 4 * TILE,
             )  # fmt: skip
             for i in range(4):
                 visible = max(0, min(filled, first + (row + i) // group + 1 - tile))
                 shrink = _soften_row(
-                    form, scores[i], visible, scale, a_weights + i * TILE * size, states[row + i]
-                )
+                    form, a_scores + 4 * TILE * i, visible, scale, a_weights + i * TILE * size,
+                    a_states + 8 * (row + i),
+                )  # fmt: skip
                 if shrink != 1:
                     _shrink(a_sums + 4 * width * (row + i), width, shrink)
             for column in range(0, width, TILE):
+                place = a_sums + 4 * (row * width + column)
                 _multiply(
                     form, a_weights, TILE * size, a_values + 4 * column, 4 * width, TILE // n,
-                    a_sums + 4 * (row * width + column), 4 * width,
+                    place, place, 4 * width,
                 )  # fmt: skip
     for row in range(rows):
         target = out[row // group, kv_head * group + row % group]
         inverse = np.float32(1) / states[row, 1]
         for i in range(dim):
-            store_number(form, target.ctypes.data + size * i, sums[row, i] * inverse)
+            place = target.ctypes.data + number_bytes(out_form) * i
+            store_number(out_form, place, sums[row, i] * inverse)
 
 
 @entry(parallel=True)
 def attend_prompts(
-    form, q, k_cache, v_cache, tables, blocks, block_size, kv_heads, dim, scale, out,
+    form, q, k_cache, v_cache, tables, blocks, block_size, kv_heads, dim, scale, out_form, out,
     queries, keys, values, scores, weights, sums, states,
 ):  # fmt: skip
-    """Attention of blocks of queries: `out [T, heads, dim]`, in the format of `q` and the caches.
+    """Attention of blocks of queries: `out [T, heads, dim]`, in the format `out_form`.
 
     Args:
-        q: `[T, heads, dim]`, float32, or bfloat16 as uint16.
+        q: `[T, heads, n]`, each head's numbers first, in the format of the caches.
         k_cache, v_cache: addresses of the caches, which hold these queries' tokens already.
         tables: int32 `[sequences, blocks]`.
         blocks: int64 `[B, 4]`: sequence, first token in `q`, its position, how many (at most
@@ -221,7 +230,8 @@ def attend_prompts(
             sequence, token, first, count = blocks[item // kv_heads]
             _attend_block(
                 form, q[token:], k_cache, v_cache, tables[sequence], block_size, kv_heads,
-                item % kv_heads, heads // kv_heads, dim, first, count, scale, out[token:],
+                item % kv_heads, heads // kv_heads, dim, first, count, scale, out_form,
+                out[token:],
                 queries[worker], keys[worker], values[worker], scores[worker], weights[worker],
                 sums[worker], states[worker],
             )  # fmt: skip
@@ -235,7 +245,7 @@ def room_for_prompts(threads: int, group: int, dim: int) -> tuple[np.ndarray, ..
         (threads, rows, width),
         (threads, width, TILE),
         (threads, TILE, width),
-        (threads, 4, TILE),
+        (threads, 5, TILE),  # the last of these rows stays zero
         (threads, 4, TILE),
         (threads, rows, width),
         (threads, rows, 2),
