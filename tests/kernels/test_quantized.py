@@ -69,12 +69,13 @@ def test_q4_1_is_within_a_step_of_each_block() -> None:
 
 
 @pytest.mark.parametrize("rows", [slice(0, 10), slice(10, 20), slice(20, 30), slice(40, 50)])
-def test_q4_1_is_no_further_off_than_the_gguf_package(rows: slice) -> None:
+def test_q4_1_is_nearer_than_the_gguf_package(rows: slice) -> None:
+    """Which takes its scales from the range of a block alone."""
     w = weights_of_many_kinds()[rows]
     blocks = gguf.quantize(w.numpy(), Kind.Q4_1)
     theirs = torch.from_numpy(gguf.dequantize(blocks, Kind.Q4_1).copy())
     ours = quantize(w, "q4_1").dequantize()
-    assert (ours - w).square().mean() <= (theirs - w).square().mean()
+    assert (ours - w).square().mean() <= 0.95 * (theirs - w).square().mean()
 
 
 @pytest.mark.parametrize("form", ["int8", "q4_1"])
