@@ -9,9 +9,9 @@ tokens equal at their place, and how many come before the first that differs. Ro
 two answers where two tokens are about as likely: the row of the same weights in float32 says how
 soon, and a quantization cannot be told to do worse than that.
 
-The embedded model's own file is in 4 bits (Q4_1): "none" is that file widened, "gguf" is the same
-weights, and "int4" falls nearly on the same levels. What int4 costs a model that was published in
-16 bits takes `--model` with its folder, whose row "gguf" is left out.
+The embedded model's own file is in 4 bits (Q4_1): `--dtype` is that file widened, "gguf" the same
+weights as they are, and "int4" falls nearly on the same levels. What int4 costs a model that was
+published in 16 bits takes `--model` with its folder, where the row "gguf" is left out.
 """
 
 from __future__ import annotations
