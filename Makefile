@@ -7,7 +7,7 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # A file's tests stay together: they share what is slow to make.
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: portfolio test test-slow test-upstream lint format constraints clean help
+.PHONY: portfolio test test-slow test-upstream bench-smoke lint format constraints clean help
 
 portfolio: $(VENV)/.installed  ## measure the engine on this machine and write portfolio/
 	$(BIN)/trackrecord portfolio build
@@ -21,6 +21,9 @@ test-slow: $(VENV)/.installed-dev  ## the tests that take ten seconds or more ea
 test-upstream: $(VENV)/.installed-dev  ## what must hold on the pinned vLLM tree, which it brings (36 MB)
 	$(BIN)/trackrecord upstream pin
 	$(BIN)/python -m pytest -m upstream
+
+bench-smoke: $(VENV)/.installed  ## whether the compiled kernels still outrun plain torch, in ratios
+	$(BIN)/python benchmarks/smoke.py
 
 lint: $(VENV)/.installed-dev  ## style, types, and who may import whom
 	$(BIN)/ruff check .

@@ -50,12 +50,22 @@ FAMILIES = list(_CONFIGS)
 
 
 def save_family(name: str, folder: Path, max_shard_size: str = "5GB") -> Path:
-    """Writes the model `name` to `folder` and returns it.
+    """Writes the model `name` to `folder` and returns it."""
+    return save_random(_CONFIGS[name], folder, FAMILIES.index(name), max_shard_size)
 
-    Weights are drawn wide enough that the likeliest token is likeliest by far more than rounding.
-    """
-    torch.manual_seed(FAMILIES.index(name))
-    model = AutoModelForCausalLM.from_config(_CONFIGS[name], dtype=torch.float32)
+
+def save_wide(folder: Path) -> Path:
+    """Writes a Llama whose matrices have rows of whole blocks of 32, and heads of 32."""
+    sizes = SIZES | {"hidden_size": 96, "intermediate_size": 160, "head_dim": 32}
+    return save_random(LlamaConfig(**sizes), folder)
+
+
+def save_random(
+    config: PretrainedConfig, folder: Path, seed: int = 0, max_shard_size: str = "5GB"
+) -> Path:
+    """Weights are drawn wide enough that the likeliest token is so by far more than rounding."""
+    torch.manual_seed(seed)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for parameter_name, parameter in model.named_parameters():
             if "norm" in parameter_name:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 import torch
+from torch import Tensor
 
 from mini_vllm.kernels.metadata import AttentionMetadata
 
@@ -40,3 +41,13 @@ def attention_metadata(
         query_lens=query_lens,
         context_lens=context_lens,
     )
+
+
+def dense_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+    """`[Tq, H, D]` queries, the last ones of a context `[L, K, D]`, in float64."""
+    per_kv_head = q.shape[1] // k.shape[1]
+    k, v = (x.double().repeat_interleave(per_kv_head, dim=1) for x in (k, v))
+    scores = torch.einsum("qhd,khd->hqk", q.double(), k) * scale
+    first = len(k) - len(q)
+    seen = torch.arange(len(k)) <= torch.arange(first, len(k))[:, None]
+    return torch.einsum("hqk,khd->qhd", scores.masked_fill(~seen, -torch.inf).softmax(-1), v)

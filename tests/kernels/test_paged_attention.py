@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels.paging import attention_metadata, shuffled_block_tables
+from kernels.paging import attention_metadata, dense_attention, shuffled_block_tables
 from mini_vllm.kernels import Kernels, get_kernels, reference
 
 
@@ -39,16 +39,6 @@ def batches(draw: st.DrawFn) -> Batch:
         sequences=sorted(((q, q + c) for q, c in sequences), key=lambda s: s[0] > 1),
         seed=draw(st.integers(0, 1000)),
     )
-
-
-def dense_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """`[Tq, H, D]` queries, the last ones of a context `[L, K, D]`, in float64."""
-    per_kv_head = q.shape[1] // k.shape[1]
-    k, v = (x.double().repeat_interleave(per_kv_head, dim=1) for x in (k, v))
-    scores = torch.einsum("qhd,khd->hqk", q.double(), k) * scale
-    first = len(k) - len(q)
-    seen = torch.arange(len(k)) <= torch.arange(first, len(k))[:, None]
-    return torch.einsum("hqk,khd->qhd", scores.masked_fill(~seen, -torch.inf).softmax(-1), v)
 
 
 def attend(batch: Batch, dtype: torch.dtype, kernels: Kernels) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,221 @@
+"""Products of the compiled kernels, in every format of weights, against float64."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from mini_vllm.kernels.cpu.buffers import Buffers
+from mini_vllm.kernels.cpu.compiled import entry
+from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS
+from mini_vllm.kernels.cpu.layers import head_argmax, head_logits
+from mini_vllm.kernels.cpu.matmul import matmul, pack_token, widen
+from mini_vllm.kernels.quantized import BLOCK_BYTES, QuantizedMatrix, quantize
+
+TOKENS = (1, 2, 3, 5, 8, 9, 16, 17, 33)
+BLOCKS = tuple(BLOCK_BYTES)
+QUANTIZED = ("int8", *BLOCKS)
+
+
+@entry()
+def pack_and_multiply(form, w, scale, bias, rows, x, packed, scales, out, add):
+    """`matmul` as a layer calls it, kept among the compiled kernels."""
+    for token in range(len(x)):
+        pack_token(form, x[token], x.shape[1], packed, token, scales)
+    matmul(form, w, scale, bias, rows, x.shape[1], packed, scales, out, len(x), add)
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A random matrix in a format: what it means in float64, and where the kernels find it."""
+
+    form: str
+    exact: Tensor
+    data: Tensor
+    scales: Tensor | None
+
+    @property
+    def address(self) -> int:
+        return self.data.data_ptr()
+
+    @property
+    def scale(self) -> int:
+        return 0 if self.scales is None else self.scales.data_ptr()
+
+
+def random_matrix(form: str, rows: int, columns: int) -> QuantizedMatrix:
+    """Of random blocks, so that every bit of them is met."""
+    if form == "int8":
+        return quantize(torch.randn(rows, columns), form)
+    blocks = torch.randint(0, 256, (rows * columns // 32, BLOCK_BYTES[form]), dtype=torch.uint8)
+    for start in (0, 2) if form == "q4_1" else (0,):
+        scales = torch.randn(len(blocks), 1).div(16).half()
+        blocks[:, start : start + 2] = scales.view(torch.uint8)
+    return QuantizedMatrix(form, columns, blocks.view(rows, -1))
+
+
+def random_weights(form: str, rows: int, columns: int) -> Weights:
+    padding = (0, -columns % CHUNK)
+    if form in QUANTIZED:
+        matrix = random_matrix(form, rows, columns)
+        data = F.pad(matrix.data, padding) if form == "int8" else matrix.data
+        return Weights(form, matrix.dequantize().double(), data.contiguous(), matrix.scales)
+    numbers = torch.randn(rows, columns).to(getattr(torch, form))
+    return Weights(form, numbers.double(), F.pad(numbers, padding).contiguous(), None)
+
+
+def room(tokens: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    return Buffers(columns, 1, 1, 1, CHUNK).packed(tokens)
+
+
+def product(weights: Weights, x: Tensor, bias: Tensor | None, before: Tensor | None) -> Tensor:
+    out = torch.full((len(x), len(weights.exact)), torch.nan) if before is None else before.clone()
+    pack_and_multiply(
+        FORMATS[weights.form].marker, weights.address, weights.scale,
+        0 if bias is None else bias.data_ptr(), len(weights.exact), x.numpy(),
+        *room(*x.shape), out.numpy(), before is not None,
+    )  # fmt: skip
+    return out
+
+
+def rounding(form: str, x: Tensor) -> Tensor:
+    """How far each activation may be from what it was, once packed."""
+    if form == "float32":
+        return torch.zeros_like(x).double()
+    if form == "bfloat16":
+        return x.double().abs() * 2**-8
+    # 16 bits, and as many fewer as keep a row's sum of int8 products inside 32 bits.
+    levels = min(32_000, 2**24 // (x.shape[1] + CHUNK)) if form == "int8" else 32_000
+    return (x.double().abs().amax(1, keepdim=True) / levels).expand_as(x)
+
+
+def assert_product(got: Tensor, weights: Weights, x: Tensor, want: Tensor) -> None:
+    """Within the activations' rounding, and that of float32 sums."""
+    magnitude = weights.exact.abs().T
+    allowed = rounding(weights.form, x) @ magnitude + 2e-6 * (x.double().abs() @ magnitude + 1)
+    excess = (got.double() - want).abs() / allowed
+    assert excess.max() <= 1, excess.max()
+
+
+@st.composite
+def sizes(draw: st.DrawFn, form: str) -> tuple[int, int, int]:
+    """Tokens, rows and columns; blocks have no padding, the other formats do."""
+    columns = 32 * draw(st.integers(1, 9))
+    if form not in BLOCKS:
+        columns -= draw(st.integers(0, 31))
+    return draw(st.sampled_from(TOKENS)), draw(st.integers(1, 70)), columns
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@given(st.data())
+@settings(max_examples=25, deadline=None)
+def test_a_product_is_what_dequantized_weights_give(form: str, data: st.DataObject) -> None:
+    tokens, rows, columns = data.draw(sizes(form))
+    torch.manual_seed(tokens + rows + columns)
+    weights, x = random_weights(form, rows, columns), torch.randn(tokens, columns)
+    bias = torch.randn(rows) if data.draw(st.booleans(), "bias") else None
+    before = torch.randn(tokens, rows) if data.draw(st.booleans(), "add") else None
+    want = x.double() @ weights.exact.T
+    want += 0 if bias is None else bias.double()
+    want += 0 if before is None else before.double()
+    assert_product(product(weights, x, bias, before), weights, x, want)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("rows", [48, 45])
+def test_a_token_does_not_notice_those_beside_it(form: str, rows: int) -> None:
+    """Bit by bit, whatever tile the number of tokens picks."""
+    torch.manual_seed(0)
+    weights, x = random_weights(form, rows, 96), torch.randn(33, 96)
+    alone = torch.cat([product(weights, x[i : i + 1], None, None) for i in range(len(x))])
+    for tokens in TOKENS:
+        assert product(weights, x[:tokens], None, None).equal(alone[:tokens])
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_a_token_of_zeros_gives_the_bias(form: str) -> None:
+    """Its largest activation, by which others are scaled, is zero."""
+    torch.manual_seed(0)
+    weights, x, bias = random_weights(form, 20, 64), torch.randn(2, 64), torch.randn(20)
+    x[1] = 0
+    got = product(weights, x, bias, None)
+    assert got[1].equal(bias)
+    assert_product(got, weights, x, x.double() @ weights.exact.T + bias)
+
+
+@pytest.mark.parametrize("form", QUANTIZED)
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_sums_do_not_overflow(form: str, sign: int) -> None:
+    """All weights and activations at their extremes, in a row as long as an MLP's."""
+    columns = 16_384
+    weights = random_weights(form, 3, columns)
+    extreme = torch.full((3, columns), 4.0)
+    extreme[1] *= -1
+    if form == "int8":
+        matrix = quantize(extreme, form)
+    else:
+        ones = np.frombuffer(np.float16(1).tobytes(), np.uint8)
+        largest = {"q8_0": 127, "q4_0": 0x00, "q4_1": 0xFF}[form]
+        blocks = torch.full((3 * columns // 32, BLOCK_BYTES[form]), largest, dtype=torch.uint8)
+        for start in (0, 2) if form == "q4_1" else (0,):
+            blocks[:, start : start + 2] = torch.from_numpy(ones.copy())
+        matrix = QuantizedMatrix(form, columns, blocks.view(3, -1))
+    weights = Weights(form, matrix.dequantize().double(), matrix.data, matrix.scales)
+    x = torch.full((2, columns), 3.0 * sign)
+    assert_product(product(weights, x, None, None), weights, x, x.double() @ weights.exact.T)
+
+
+@pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("tokens", [1, 9])
+def test_the_head_and_its_argmax_agree(form: str, tokens: int) -> None:
+    torch.manual_seed(tokens)
+    rows, columns = 1000, 64  # neither whole tiles of the vocabulary, nor as many for each thread
+    weights, x = random_weights(form, rows, columns), torch.randn(tokens, columns)
+    buffers = Buffers(columns, 1, 1, 1, CHUNK)
+    where = (FORMATS[form].marker, weights.address, weights.scale, rows, x.numpy())
+    logits = np.empty((tokens, rows), np.float32)
+    head_logits(*where, *buffers.packed(tokens), logits)
+    assert_product(torch.from_numpy(logits), weights, x, x.double() @ weights.exact.T)
+    likeliest = np.full(tokens, -1)
+    head_argmax(*where, *buffers.packed(tokens), *buffers.argmax(tokens), likeliest)
+    assert likeliest.tolist() == logits.argmax(axis=1).tolist()
+
+
+@pytest.mark.parametrize("rows", [5, 130, 2000])
+def test_of_equal_logits_the_first_is_the_likeliest(rows: int) -> None:
+    weights = Weights("float32", torch.zeros(rows, 32).double(), torch.zeros(rows, 32), None)
+    weights.data[rows // 2 :] = 1
+    x = np.ones((1, 32), np.float32)
+    buffers = Buffers(32, 1, 1, 1, CHUNK)
+    likeliest = np.full(1, -1)
+    head_argmax(
+        FORMATS["float32"].marker, weights.address, 0, rows, x,
+        *buffers.packed(1), *buffers.argmax(1), likeliest,
+    )  # fmt: skip
+    assert likeliest.tolist() == [rows // 2]
+
+
+@pytest.mark.parametrize("form", QUANTIZED)
+@pytest.mark.parametrize("out", ["float32", "bfloat16"])
+def test_widened_weights_are_the_dequantized_ones(form: str, out: str) -> None:
+    torch.manual_seed(0)
+    matrix = random_matrix(form, 37, 96)
+    wide = torch.full((37, 96), torch.nan, dtype=getattr(torch, out))
+    scale = 0 if matrix.scales is None else matrix.scales.data_ptr()
+    widen(
+        FORMATS[form].marker, matrix.data.data_ptr(), scale, 37, 96,
+        FORMATS[out].marker, wide.data_ptr(),
+    )  # fmt: skip
+    want = matrix.dequantize()
+    # q4_1's product and sum may be rounded once or twice.
+    torch.testing.assert_close(wide.float(), want.to(wide.dtype).float(), **TOLERANCE[out])
+
+
+TOLERANCE = {"float32": {"atol": 1e-6, "rtol": 1e-6}, "bfloat16": {"atol": 1e-6, "rtol": 2**-7}}
