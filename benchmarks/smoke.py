@@ -128,7 +128,7 @@ def attention_over_a_long_context(config: ModelConfig, dtype: torch.dtype) -> Co
             for start in range(0, LONG_CONTEXT, PART)
         ]
     )
-    buffers = Buffers(1, 1, heads, kv_heads, dim).few(
+    buffers = Buffers(1, 1, heads, kv_heads, dim).step(
         np.empty((SEQUENCES, 0), np.float32), len(parts)
     )
 
@@ -157,7 +157,8 @@ def attention_of_a_prompt(config: ModelConfig, dtype: torch.dtype) -> Comparison
     def kernel() -> None:
         attend_prompts(
             marker(dtype), memory(q), *(c.data_ptr() for c in caches), meta.block_table.numpy(),
-            blocks, BLOCK_SIZE, kv_heads, dim, dim**-0.5, memory(out), *room,
+            blocks, BLOCK_SIZE, kv_heads, dim, dim**-0.5, marker(dtype), memory(out),
+            *room,
         )  # fmt: skip
 
     ratio = turns(lambda: reference.paged_attention(q, *caches, meta, dim**-0.5), kernel)

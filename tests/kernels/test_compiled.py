@@ -13,11 +13,11 @@ ROOT = Path(__file__).parents[2]
 GATE = """
 import numpy as np
 from mini_vllm.kernels.cpu.formats import FLOAT
-from mini_vllm.kernels.cpu.many import gate
-gate_up, out = np.ones((3, 40), np.float32), np.empty((3, 20), np.float32)
-gate(FLOAT, gate_up.ctypes.data, 3, 20, out.ctypes.data)
-assert np.allclose(out, 1 / (1 + np.exp(-1))), out
-print(sum(gate.stats.cache_hits.values()), sum(gate.stats.cache_misses.values()))
+from mini_vllm.kernels.cpu.matmul import rows_of_panels as kernel
+w, out = np.arange(64 * 32, dtype=np.float32), np.empty((2, 32), np.float32)
+kernel(FLOAT, w.ctypes.data, 32, np.array([0, 5]), out)
+assert (out[1] == 5 + 64 * np.arange(32)).all(), out
+print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))
 """
 """The smallest of the kernels; prints how often it was found in the cache, and how often not."""
 

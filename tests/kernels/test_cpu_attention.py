@@ -97,7 +97,7 @@ def attend_to(step: Step, part: int) -> Tensor:
         ]
     )
     heads = shape.kv_heads * shape.group
-    buffers = Buffers(1, 1, heads, shape.kv_heads, shape.dim).few(
+    buffers = Buffers(1, 1, heads, shape.kv_heads, shape.dim).step(
         np.empty((tokens, 0), np.float32), len(parts)
     )
     packed = F.pad(step.q, (0, -shape.dim % CHUNK)).contiguous()
@@ -124,7 +124,7 @@ def attend_to_prompts(step: Step) -> Tensor:
     attend_prompts(
         step.marker, memory(step.q), step.k_cache.data_ptr(), step.v_cache.data_ptr(),
         step.block_table, np.array(blocks), shape.block_size, shape.kv_heads, shape.dim, step.scale,
-        memory(out), *room_for_prompts(WORKERS, shape.group, shape.dim),
+        step.marker, memory(out), *room_for_prompts(WORKERS, shape.group, shape.dim),
     )  # fmt: skip
     return out
 

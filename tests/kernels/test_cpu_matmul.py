@@ -16,7 +16,14 @@ from mini_vllm.kernels.cpu.buffers import Buffers
 from mini_vllm.kernels.cpu.compiled import entry
 from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS
 from mini_vllm.kernels.cpu.layers import head_argmax, head_logits
-from mini_vllm.kernels.cpu.matmul import matmul, pack_token, widen
+from mini_vllm.kernels.cpu.matmul import (
+    PANEL,
+    matmul,
+    pack_token,
+    panels,
+    rows_of_panels,
+    widen_to_panels,
+)
 from mini_vllm.kernels.quantized import BLOCK_BYTES, QuantizedMatrix, quantize
 
 TOKENS = (1, 2, 3, 5, 8, 9, 16, 17, 33)
@@ -68,7 +75,16 @@ def random_weights(form: str, rows: int, columns: int) -> Weights:
         data = F.pad(matrix.data, padding) if form == "int8" else matrix.data
         return Weights(form, matrix.dequantize().double(), data.contiguous(), matrix.scales)
     numbers = torch.randn(rows, columns).to(getattr(torch, form))
-    return Weights(form, numbers.double(), F.pad(numbers, padding).contiguous(), None)
+    return Weights(form, numbers.double(), in_panels(numbers), None)
+
+
+def in_panels(numbers: Tensor) -> Tensor:
+    rows, columns = numbers.shape
+    form = str(numbers.dtype).removeprefix("torch.")
+    shape = -(-rows // PANEL) * PANEL, -(-columns // CHUNK) * CHUNK
+    out = torch.full(shape, torch.nan, dtype=numbers.dtype)
+    panels(FORMATS[form].marker, numbers.data_ptr(), rows, columns, out.data_ptr())
+    return out
 
 
 def room(tokens: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
@@ -190,8 +206,9 @@ def test_the_head_and_its_argmax_agree(form: str, tokens: int) -> None:
 
 @pytest.mark.parametrize("rows", [5, 130, 2000])
 def test_of_equal_logits_the_first_is_the_likeliest(rows: int) -> None:
-    weights = Weights("float32", torch.zeros(rows, 32).double(), torch.zeros(rows, 32), None)
-    weights.data[rows // 2 :] = 1
+    numbers = torch.zeros(rows, 32)
+    numbers[rows // 2 :] = 1
+    weights = Weights("float32", numbers.double(), in_panels(numbers), None)
     x = np.ones((1, 32), np.float32)
     buffers = Buffers(32, 1, 1, 1, CHUNK)
     likeliest = np.full(1, -1)
@@ -206,16 +223,33 @@ def test_of_equal_logits_the_first_is_the_likeliest(rows: int) -> None:
 @pytest.mark.parametrize("out", ["float32", "bfloat16"])
 def test_widened_weights_are_the_dequantized_ones(form: str, out: str) -> None:
     torch.manual_seed(0)
-    matrix = random_matrix(form, 37, 96)
-    wide = torch.full((37, 96), torch.nan, dtype=getattr(torch, out))
+    rows, columns = 133, 96
+    matrix = random_matrix(form, rows, columns)
+    wide = torch.zeros(3 * PANEL, columns, dtype=getattr(torch, out))
     scale = 0 if matrix.scales is None else matrix.scales.data_ptr()
-    widen(
-        FORMATS[form].marker, matrix.data.data_ptr(), scale, 37, 96,
+    widen_to_panels(
+        FORMATS[form].marker, matrix.data.data_ptr(), scale, rows, columns,
         FORMATS[out].marker, wide.data_ptr(),
     )  # fmt: skip
     want = matrix.dequantize()
     # q4_1's product and sum may be rounded once or twice.
-    torch.testing.assert_close(wide.float(), want.to(wide.dtype).float(), **TOLERANCE[out])
+    got = rows_from_panels(wide, rows, columns)
+    torch.testing.assert_close(got, want.to(wide.dtype).float(), **TOLERANCE[out])
+
+
+def rows_from_panels(matrix: Tensor, rows: int, columns: int) -> Tensor:
+    form = str(matrix.dtype).removeprefix("torch.")
+    out = torch.full((rows, columns), torch.nan)
+    picked = np.arange(rows)
+    rows_of_panels(FORMATS[form].marker, matrix.data_ptr(), columns, picked, out.numpy())
+    return out
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(("rows", "columns"), [(64, 32), (130, 96), (7, 45), (1, 1)])
+def test_panels_hold_the_rows(dtype: torch.dtype, rows: int, columns: int) -> None:
+    numbers = torch.randn(rows, columns).to(dtype)
+    assert rows_from_panels(in_panels(numbers), rows, columns).equal(numbers.float())
 
 
 TOLERANCE = {"float32": {"atol": 1e-6, "rtol": 1e-6}, "bfloat16": {"atol": 1e-6, "rtol": 2**-7}}

@@ -19,8 +19,8 @@ from model.gguf_files import write_gguf
 from model.paged_decoder import PagedDecoder
 
 FEW, MANY, BOTH = 10_000, 0, 16
-"""`few_tokens` for the one path, the other, and the one after the other over the same cache."""
-PATHS = pytest.mark.parametrize("few_tokens", [FEW, MANY, BOTH])
+"""`widen_from` for the one path of quantized weights, the other, and both over the same cache."""
+PATHS = pytest.mark.parametrize("widen_from", [FEW, MANY, BOTH])
 QUANTIZED = {"atol": 2e-2, "rtol": 0}
 """Of logits up to 20: activations are rounded to 16 bits where weights are integers."""
 LENGTHS = (61, 7, 34, 96)
@@ -31,8 +31,8 @@ def reference(path: Path, dtype: str = "float32", quantization: str | None = Non
     return load_model(str(path), dtype, quantization, kernels="reference").decoder
 
 
-def compiled(decoder: Decoder, few_tokens: int) -> CPUDecoder:
-    return CPUDecoder(decoder.config, decoder.weights, few_tokens)
+def compiled(decoder: Decoder, widen_from: int) -> CPUDecoder:
+    return CPUDecoder(decoder.config, decoder.weights, widen_from=widen_from)
 
 
 def run(decoder: Decoder) -> Tensor:
@@ -57,8 +57,8 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 
 @PATHS
-def test_a_family(family: Decoder, few_tokens: int) -> None:
-    torch.testing.assert_close(run(compiled(family, few_tokens)), run(family), atol=1e-3, rtol=1e-5)
+def test_a_family(family: Decoder, widen_from: int) -> None:
+    torch.testing.assert_close(run(compiled(family, widen_from)), run(family), atol=1e-3, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")
@@ -78,10 +78,10 @@ def quantized(
 
 @PATHS
 def test_quantized_weights_are_multiplied_as_what_they_mean(
-    quantized: Decoder, few_tokens: int
+    quantized: Decoder, widen_from: int
 ) -> None:
     assert isinstance(quantized.weights.layers[0].qkv, QuantizedMatrix)
-    got, want = run(compiled(quantized, few_tokens)), run(quantized)
+    got, want = run(compiled(quantized, widen_from)), run(quantized)
     torch.testing.assert_close(got, want, **QUANTIZED)
 
 
@@ -105,32 +105,34 @@ def test_layers_of_several_formats_are_one_model(wide: Path, tmp_path: Path) -> 
     assert len(set(written)) == 4
     decoder = reference(path, quantization="gguf")
     assert len({type(layer.down) for layer in decoder.weights.layers}) == 2
-    for few_tokens in (FEW, MANY):
-        got = run(compiled(decoder, few_tokens))
+    for widen_from in (FEW, MANY):
+        got = run(compiled(decoder, widen_from))
         torch.testing.assert_close(got, run(decoder), **QUANTIZED)
 
 
-@pytest.mark.parametrize("few_tokens", [FEW, MANY])
+@pytest.mark.parametrize("widen_from", [FEW, MANY])
 @pytest.mark.parametrize("quantization", [None, "int8"])
 def test_bfloat16_is_as_near_to_float32_as_the_reference(
-    wide: Path, few_tokens: int, quantization: str | None
+    wide: Path, widen_from: int, quantization: str | None
 ) -> None:
     exact = run(reference(wide, "float32", quantization))
     plain = reference(wide, "bfloat16", quantization)
-    got, want = run(compiled(plain, few_tokens)), run(plain)
+    got, want = run(compiled(plain, widen_from)), run(plain)
     assert got.dtype is torch.float32
     assert (got - exact).square().mean() <= 1.5 * (want - exact).square().mean()
 
 
-@pytest.mark.parametrize("few_tokens", [FEW, MANY])
-def test_the_likeliest_tokens_are_those_of_the_logits(quantized: Decoder, few_tokens: int) -> None:
-    decoder = compiled(quantized, few_tokens)
+@pytest.mark.parametrize("widen_from", [FEW, MANY])
+def test_the_likeliest_tokens_are_those_of_the_logits(quantized: Decoder, widen_from: int) -> None:
+    decoder = compiled(quantized, widen_from)
     hidden = torch.randn(11, decoder.config.hidden_size)
     assert decoder.greedy(hidden).equal(decoder.logits(hidden).argmax(-1))
 
 
-@pytest.mark.parametrize("quantization", [None, "int8", "int4"])
-def test_weights_are_read_where_the_loader_put_them(wide: Path, quantization: str | None) -> None:
+@pytest.mark.parametrize("quantization", ["int8", "int4"])
+def test_quantized_weights_are_read_where_the_loader_put_them(
+    wide: Path, quantization: str
+) -> None:
     """A second copy of the matrices would not see a change to the first."""
     plain = reference(wide, quantization=quantization)
     decoder = compiled(plain, FEW)
@@ -140,3 +142,14 @@ def test_weights_are_read_where_the_loader_put_them(wide: Path, quantization: st
     got = run(decoder)
     assert not got.allclose(before, atol=0.1)
     torch.testing.assert_close(got, run(plain), **QUANTIZED)
+
+
+def test_numbers_are_rearranged_in_place_only_where_they_may_be(wide: Path) -> None:
+    plain = reference(wide)
+    want = run(plain)
+    for take_over in (False, True):
+        gate_up = plain.weights.layers[0].gate_up
+        before = gate_up.clone()
+        decoder = CPUDecoder(plain.config, plain.weights, take_over)
+        torch.testing.assert_close(run(decoder), want, atol=1e-3, rtol=1e-5)
+        assert gate_up.equal(before) is not take_over

@@ -32,6 +32,7 @@ PART = 256
 FEW_QUERIES = 3
 """Queries of a sequence from which on they go through a tile of its context together."""
 MATRICES = ("qkv", "o", "gate_up", "down")
+NEVER = 1 << 62
 WIDEN_FROM = {"int8": 48, "q8_0": 48, "q4_0": 32, "q4_1": 32}
 """Tokens from which on widening a layer to bfloat16 costs less than products of integers.
 Measured by benchmarks/regimes.py; docs/benchmarks.md has the table."""
@@ -43,12 +44,18 @@ class CPUDecoder(Decoder):
     Args:
         take_over: whether the weights may be rearranged where they are: they are then of no use
             to anybody else. Otherwise matrices of numbers are copied.
+        widen_from: in place of `WIDEN_FROM`, for every format.
     """
 
     def __init__(
-        self, config: ModelConfig, weights: DecoderWeights, take_over: bool = False
+        self,
+        config: ModelConfig,
+        weights: DecoderWeights,
+        take_over: bool = False,
+        widen_from: int | None = None,
     ) -> None:
         super().__init__(config, weights)
+        self.widen_from = widen_from
         self._take_over = take_over
         self._kept: list[Tensor] = []
         self._dtype = weights.final_norm.dtype
@@ -112,8 +119,10 @@ class CPUDecoder(Decoder):
             context_lens=[1, 3],
         )
         ids, positions = torch.zeros(4, dtype=torch.int64), torch.tensor([0, 0, 1, 2])
-        for widen_from in (1 << 30, 0):
-            hidden = self.forward(ids, positions, caches, meta, widen_from)
+        asked = self.widen_from
+        for self.widen_from in (NEVER, 0):
+            hidden = self.forward(ids, positions, caches, meta)
+        self.widen_from = asked
         self.logits(hidden[:1])
         self.greedy(hidden[:1])
         self._caches = None
@@ -128,14 +137,9 @@ class CPUDecoder(Decoder):
         return out
 
     def forward(
-        self,
-        input_ids: Tensor,
-        positions: Tensor,
-        kv_caches: KVCaches,
-        meta: AttentionMetadata,
-        widen_from: int | None = None,
+        self, input_ids: Tensor, positions: Tensor, kv_caches: KVCaches, meta: AttentionMetadata
     ) -> Tensor:
-        """As `Decoder.forward`, float32. `widen_from` stands in for `WIDEN_FROM`."""
+        """As `Decoder.forward`, in float32."""
         if kv_caches is not self._caches:
             self._caches = kv_caches
             for record, (k_cache, v_cache) in zip(self._layers, kv_caches, strict=True):
@@ -169,8 +173,7 @@ class CPUDecoder(Decoder):
         start = 0
         for names, group in groupby(self._formats):
             end = start + len(list(group))
-            least = min(WIDEN_FROM.get(name, 1 << 30) for name in names)
-            if len(input_ids) >= (least if widen_from is None else widen_from):
+            if len(input_ids) >= self._least_to_widen(names):
                 self._run_widened(start, end, names, step)
             else:
                 markers = [FORMATS[name].marker for name in names]
@@ -181,6 +184,12 @@ class CPUDecoder(Decoder):
             len(hidden), self._final_norm, config.rms_norm_eps, residual.numpy(), hidden.numpy()
         )
         return hidden
+
+    def _least_to_widen(self, names: tuple[str, ...]) -> int:
+        quantized = [WIDEN_FROM[name] for name in names if name in WIDEN_FROM]
+        if not quantized:
+            return NEVER
+        return min(quantized) if self.widen_from is None else self.widen_from
 
     def _run_widened(
         self, start: int, end: int, names: tuple[str, ...], step: tuple[Any, ...]
