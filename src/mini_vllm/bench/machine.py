@@ -53,15 +53,14 @@ class Machine:
 
 def probe(read_bytes: int = READ_BYTES, matmul_sizes: Sequence[int] = MATMUL_SIZES) -> Machine:
     """Reads and measures this machine; takes a few seconds and `read_bytes` of memory."""
-    cores = usable_cores()
     return Machine(
         system=f"{platform.system()} {platform.release()}",
         architecture=platform.machine(),
         cpu=_cpu_model(),
-        usable_cores=cores,
+        usable_cores=usable_cores(),
         cpu_features=_cpu_features(),
         memory=Figure(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE"), "bytes"),
-        read_bandwidth=Figure(_read_bandwidth(read_bytes, cores), "bytes/s"),
+        read_bandwidth=Figure(read_bandwidth(read_bytes), "bytes/s"),
         matmul_rates={
             dtype: Figure(_matmul_rate(dtype, matmul_sizes), "FLOP/s")
             for dtype in ("float32", "bfloat16")
@@ -123,17 +122,20 @@ def peak_rss_bytes() -> int:
         return peak if platform.system() == "Darwin" else peak * 1024
 
 
-def _read_bandwidth(read_bytes: int, cores: int) -> float:
-    """Bytes/s of summing float32 numbers, all cores at once."""
+def read_bandwidth(read_bytes: int = READ_BYTES) -> float:
+    """Bytes/s of summing float32 numbers on all usable cores at once, the best of several tries."""
     import numba
     import numpy as np
+
+    cores = usable_cores()
 
     def read(x, chunk):  # type: ignore[no-untyped-def]
         total = np.float32(0)
         for i in numba.prange(x.size // chunk):
             part = np.float32(0)
-            for j in range(i * chunk, (i + 1) * chunk):
-                part += x[j]
+            # Of a slice, since an index that might be negative keeps the loop from vectors.
+            for number in x[i * chunk : (i + 1) * chunk]:
+                part += number
             total += part
         return total
 

@@ -23,12 +23,12 @@ from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS
 from mini_vllm.kernels.cpu.matmul import PANEL, panels, rows_of_panels, widen_to_panels
 from mini_vllm.kernels.cpu.prompt_attention import QUERY_BLOCK, room_for_prompts
 from mini_vllm.kernels.metadata import AttentionMetadata
-from mini_vllm.kernels.quantized import Matrix, QuantizedMatrix
+from mini_vllm.kernels.quantized import BLOCK_BYTES, Matrix, QuantizedMatrix
 from mini_vllm.model.config import ModelConfig
 from mini_vllm.model.decoder import Decoder, DecoderWeights, KVCaches, LayerWeights
 
-PART = 256
-"""Positions of a context that one thread attends to at a time."""
+LEAST_PART, MOST_PART = 64, 256
+"""Positions of a context that one thread attends to at a time: few where there is little."""
 FEW_QUERIES = 3
 """Queries of a sequence from which on they go through a tile of its context together."""
 MATRICES = ("qkv", "o", "gate_up", "down")
@@ -73,6 +73,7 @@ class CPUDecoder(Decoder):
             tuple(_name(getattr(layer, name)) for name in MATRICES) for layer in weights.layers
         ]
         self._final_norm = self._floats(weights.final_norm)
+        self._rope = np.empty((0, 0), np.float32), np.empty((0, 0), np.float32)
         self._caches: KVCaches | None = None
         group = config.num_attention_heads // config.num_key_value_heads
         self._buffers = Buffers(
@@ -129,7 +130,10 @@ class CPUDecoder(Decoder):
         note_compiled(what)
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        if not self._tied or isinstance(self._head, QuantizedMatrix):
+        embedding = self._embedding
+        if isinstance(embedding, QuantizedMatrix):
+            return torch.from_numpy(_quantized_rows(embedding, input_ids.numpy()))
+        if not self._tied:
             return super().embed(input_ids)
         columns = self.config.hidden_size
         out = torch.empty(len(input_ids), columns)
@@ -147,8 +151,9 @@ class CPUDecoder(Decoder):
         use_threads(self._threads)
         config = self.config
         residual = self.embed(input_ids)
-        angles = positions[:, None].float() * self._frequencies
-        sequences, parts, blocks = _attention_work(positions.numpy(), meta)
+        places = positions.numpy()
+        cos, sin = self._rotations(places)
+        sequences, parts, blocks = _attention_work(places, meta, self._threads)
         step = (
             kernels.Sizes(
                 config.hidden_size,
@@ -161,8 +166,8 @@ class CPUDecoder(Decoder):
             ),
             len(input_ids),
             meta.slot_mapping.numpy(),
-            angles.cos().numpy(),
-            angles.sin().numpy(),
+            cos,
+            sin,
             meta.block_table.numpy(),
             sequences,
             parts,
@@ -184,6 +189,15 @@ class CPUDecoder(Decoder):
             len(hidden), self._final_norm, config.rms_norm_eps, residual.numpy(), hidden.numpy()
         )
         return hidden
+
+    def _rotations(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Cosines and sines `[T, head_dim / 2]` of RoPE, from a table that grows with contexts."""
+        length = int(positions.max()) + 1
+        if length > len(self._rope[0]):
+            length = min(max(1024, 2 * length), max(length, self.config.max_position_embeddings))
+            angles = torch.arange(length)[:, None].float() * self._frequencies
+            self._rope = angles.cos().numpy(), angles.sin().numpy()
+        return self._rope[0][positions], self._rope[1][positions]
 
     def _least_to_widen(self, names: tuple[str, ...]) -> int:
         quantized = [WIDEN_FROM[name] for name in names if name in WIDEN_FROM]
@@ -285,8 +299,20 @@ def _scale(matrix: Matrix) -> int:
     return 0 if scales is None else scales.data_ptr()
 
 
+def _quantized_rows(matrix: QuantizedMatrix, rows: np.ndarray) -> np.ndarray:
+    """Float32 `[T, columns]` of some rows; in numpy, whose calls cost a third of torch's."""
+    if matrix.format not in ("int8", "q8_0"):
+        return matrix.dequantize(torch.from_numpy(rows)).numpy()
+    data = matrix.data.numpy()[rows]
+    if matrix.scales is not None:
+        return np.asarray(data * matrix.scales.numpy()[rows, None])
+    blocks = data.reshape(-1, BLOCK_BYTES["q8_0"])
+    scale = blocks[:, :2].copy().view(np.float16).astype(np.float32)
+    return np.asarray((blocks[:, 2:].view(np.int8) * scale).reshape(len(rows), -1))
+
+
 def _attention_work(
-    positions: np.ndarray, meta: AttentionMetadata
+    positions: np.ndarray, meta: AttentionMetadata, threads: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What `attend` and `attend_prompts` do in a step: `sequences`, `parts` and `blocks`.
 
@@ -297,16 +323,18 @@ def _attention_work(
     together = (counts >= FEW_QUERIES)[sequences]
     token = np.flatnonzero(~together)
     contexts = positions[token] + 1
-    splits = -(-contexts // PART)
+    share = int(contexts.sum()) // (4 * threads)
+    size = min(max(share // LEAST_PART * LEAST_PART, LEAST_PART), MOST_PART)
+    splits = -(-contexts // size)
     owner = np.repeat(np.arange(len(token)), splits)
-    start = (np.arange(len(owner)) - np.repeat(np.cumsum(splits) - splits, splits)) * PART
-    parts = np.stack([token[owner], start, np.minimum(start + PART, contexts[owner])], axis=1)
+    start = (np.arange(len(owner)) - np.repeat(np.cumsum(splits) - splits, splits)) * size
+    parts = np.stack([token[owner], start, np.minimum(start + size, contexts[owner])], axis=1)
     blocks = []
     ends = np.cumsum(counts)
     for sequence in np.flatnonzero(counts >= FEW_QUERIES).tolist():
         count = meta.query_lens[sequence]
         first, begin = meta.context_lens[sequence] - count, int(ends[sequence]) - count
         for offset in range(0, count, QUERY_BLOCK):
-            size = min(QUERY_BLOCK, count - offset)
-            blocks.append((sequence, begin + offset, first + offset, size))
+            queries = min(QUERY_BLOCK, count - offset)
+            blocks.append((sequence, begin + offset, first + offset, queries))
     return sequences, parts, np.array(blocks, np.int64).reshape(-1, 4)
