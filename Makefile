@@ -7,12 +7,12 @@ PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
 # A file's tests stay together: they share what is slow to make.
 PARALLEL := -n logical --maxprocesses 4 --dist loadfile
 
-.PHONY: portfolio test test-slow test-upstream bench-smoke lint format constraints clean help
+.PHONY: portfolio test kernels test-slow test-upstream bench-smoke lint format constraints clean help
 
 portfolio: $(VENV)/.installed  ## measure the engine on this machine and write portfolio/
 	$(BIN)/trackrecord portfolio build
 
-test: $(VENV)/.installed-dev lint  ## everything that must hold before a change is merged
+test: $(VENV)/.installed-dev lint kernels  ## everything that must hold before a change is merged
 	$(BIN)/python -m pytest $(PARALLEL)
 
 test-slow: $(VENV)/.installed-dev  ## the tests that take ten seconds or more each
@@ -24,6 +24,11 @@ test-upstream: $(VENV)/.installed-dev  ## what must hold on the pinned vLLM tree
 
 bench-smoke: $(VENV)/.installed  ## whether the compiled kernels still outrun plain torch, in ratios
 	$(BIN)/python benchmarks/smoke.py
+
+# The tests' processes would each compile them.
+kernels: $(VENV)/.installed-dev  ## compile the CPU kernels that the tests use; they are kept
+	$(BIN)/python -c 'from mini_vllm.model.loader import load_model as load; \
+	  [load("smollm2-135m", *how) for how in (("float32",), ("bfloat16",), ("bfloat16", "int8"))]'
 
 lint: $(VENV)/.installed-dev  ## style, types, and who may import whom
 	$(BIN)/ruff check .

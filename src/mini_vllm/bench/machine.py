@@ -10,8 +10,10 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any
 
 from mini_vllm.bench.figures import Figure
 
@@ -123,31 +125,42 @@ def peak_rss_bytes() -> int:
 
 
 def read_bandwidth(read_bytes: int = READ_BYTES) -> float:
-    """Bytes/s of summing float32 numbers on all usable cores at once, the best of several tries."""
+    """Bytes/s of adding up numbers on all usable cores at once, the best of several tries."""
     import numba
     import numpy as np
 
-    cores = usable_cores()
+    chunk = 64 * 1024
+    numbers = np.ones(max(1, read_bytes // (4 * chunk)) * chunk, dtype=np.float32)
+    reader = _reader()
+    before = numba.get_num_threads()
+    numba.set_num_threads(min(usable_cores(), numba.config.NUMBA_NUM_THREADS))
+    try:
+        return numbers.nbytes / _best_time(lambda: reader(numbers, 4 * chunk))
+    finally:
+        numba.set_num_threads(before)
+
+
+@cache
+def _reader() -> Callable[[Any, int], float]:
+    """Compiled with the engine's own vectors: what a loop of scalars becomes is a third as fast."""
+    import numba
+    import numpy as np
+
+    from mini_vllm.kernels.cpu.formats import FLOAT
+    from mini_vllm.kernels.cpu.simd import add_16, load_16, spread_16, sum_16
 
     def read(x, chunk):  # type: ignore[no-untyped-def]
         total = np.float32(0)
-        for i in numba.prange(x.size // chunk):
-            part = np.float32(0)
-            # Of a slice, since an index that might be negative keeps the loop from vectors.
-            for number in x[i * chunk : (i + 1) * chunk]:
-                part += number
-            total += part
+        for part in numba.prange(x.nbytes // chunk):
+            start = x.ctypes.data + part * chunk
+            sums = (spread_16(np.float32(0)), spread_16(np.float32(0)))
+            for place in range(start, start + chunk, 128):
+                first = add_16(sums[0], load_16(FLOAT, place))
+                sums = (first, add_16(sums[1], load_16(FLOAT, place + 64)))
+            total += sum_16(add_16(sums[0], sums[1]))
         return total
 
-    chunk = 64 * 1024
-    numbers = np.ones(max(1, read_bytes // (4 * chunk)) * chunk, dtype=np.float32)
-    compiled = numba.njit(parallel=True, fastmath=True)(read)
-    before = numba.get_num_threads()
-    numba.set_num_threads(min(cores, numba.config.NUMBA_NUM_THREADS))
-    try:
-        return numbers.nbytes / _best_time(lambda: compiled(numbers, chunk))
-    finally:
-        numba.set_num_threads(before)
+    return numba.njit(parallel=True)(read)  # type: ignore[no-any-return]
 
 
 def _matmul_rate(dtype: str, sizes: Sequence[int]) -> float:

@@ -1,7 +1,8 @@
 """The few tensor operations a decoder is made of: the one place where fast kernels go.
 
-Invariant: implementations differ in speed and rounding only. `Kernels` is their contract, each
-implementation is a module, and the model and the engine call them only through `get_kernels`.
+Invariant: implementations differ in speed and rounding only. `Kernels` is the contract of those
+that work operation by operation, `reference` the one that defines them; `kernels.cpu` runs whole
+layers at a time, and `model.cpu_decoder` is how the engine comes to it.
 
 Shapes use T tokens in the flat batch of a step, H query heads, K key/value heads, D the head size.
 """
@@ -65,7 +66,7 @@ class Kernels(Protocol):
 
 
 def get_kernels(device: torch.device, dtype: torch.dtype) -> Kernels:
-    """The fastest implementation that computes `dtype` on `device`."""
+    """The implementation, operation by operation, that computes `dtype` on `device`."""
     from mini_vllm.kernels import reference
 
     return reference

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numba
 import numpy as np
 
 from mini_vllm.engine.spec_decode.config import SpeculativeConfig
@@ -24,7 +23,7 @@ if TYPE_CHECKING:
     import torch
 
     from mini_vllm.core.scheduler import SchedulerOutput
-    from mini_vllm.engine.input_batch import InputBatch, StepInputs
+from mini_vllm.engine.input_batch import InputBatch, StepInputs
 
 
 class NgramProposer:
@@ -67,7 +66,7 @@ class NgramProposer:
         return out[: starts[-1]], starts.tolist()
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@entry()  # type: ignore[untyped-decorator]
 def look_up(
     token_ids: np.ndarray,
     rows: np.ndarray,
@@ -92,7 +91,7 @@ def look_up(
         starts[i + 1] = filled
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@entry()  # type: ignore[untyped-decorator]
 def longest_repeat(tokens: np.ndarray, least: int, most: int) -> int:
     """Where the tokens begin that followed the first earlier occurrence of the longest end.
 

@@ -97,8 +97,6 @@ number_bytes = _trait(lambda form: form.dtype.itemsize, types.int64)
 
 is_integer = _trait(lambda form: form.integer, types.boolean)
 
-is_bfloat16 = _trait(lambda form: form.name == "bfloat16", types.boolean)
-
 is_int8 = _trait(lambda form: form.name == "int8", types.boolean)
 
 has_pair_sums = _trait(lambda form: form.name == "q4_1", types.boolean)

@@ -131,16 +131,6 @@ def narrow(b: ir.IRBuilder, number: Any) -> Any:
 
 
 @intrinsic
-def bits_of(context: Any, number: Any) -> Any:
-    """The bits of a float32, as uint32."""
-
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        return b.bitcast(args[0], I32)
-
-    return types.uint32(types.float32), codegen
-
-
-@intrinsic
 def from_bits(context: Any, bits: Any) -> Any:
     """The float32 with these bits, a uint32."""
 
@@ -175,7 +165,7 @@ load_f32, store_f32 = _scalar_at(F32, types.float32)
 
 load_u16, store_u16 = _scalar_at(I16, types.uint16)
 
-load_i16, store_i16 = _scalar_at(I16, types.int16)
+_, store_i16 = _scalar_at(I16, types.int16)
 
 
 @intrinsic

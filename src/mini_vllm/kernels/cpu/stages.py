@@ -1,7 +1,6 @@
 """What stands between the matrix products of a layer, over rows of float32 or bfloat16.
 
-Norm, SwiGLU and RoPE each take one pass over their rows. `layers` calls them for a few tokens,
-`many` for the activations of whole prompts.
+Norm, SwiGLU and RoPE each take one pass over a token's row, which lies at an address.
 
 Invariant: sums and products are float32, whatever the rows are stored in.
 """
@@ -56,19 +55,6 @@ def norm_row(form, source, width, weight, eps, out_form, out):
     for i in range(whole, width):
         x = load_number(form, source + size * i) * inverse * load_f32(weight + 4 * i)
         store_number(out_form, out + out_size * i, x)
-
-
-@njit
-def add_row(form, delta, width, residual):
-    """Adds the row at `delta` to the float32 row at `residual`."""
-    size = number_bytes(form)
-    whole = width // LANES * LANES
-    for i in range(0, whole, LANES):
-        total = add_16(load_16(FLOAT, residual + 4 * i), load_16(form, delta + size * i))
-        store_16(FLOAT, residual + 4 * i, total)
-    for i in range(whole, width):
-        total = load_f32(residual + 4 * i) + load_number(form, delta + size * i)
-        store_number(FLOAT, residual + 4 * i, total)
 
 
 @njit
