@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from mini_vllm.engine.spec_decode.config import SpeculativeConfig
+from mini_vllm.kernels.cpu.compiled import entry
 
 if TYPE_CHECKING:
     import torch
