@@ -67,7 +67,7 @@ class NgramProposer:
         return out[: starts[-1]], starts.tolist()
 
 
-@entry()  # type: ignore[untyped-decorator]
+@entry()
 def look_up(
     token_ids: np.ndarray,
     rows: np.ndarray,
@@ -92,7 +92,7 @@ def look_up(
         starts[i + 1] = filled
 
 
-@entry()  # type: ignore[untyped-decorator]
+@entry()
 def longest_repeat(tokens: np.ndarray, least: int, most: int) -> int:
     """Where the tokens begin that followed the first earlier occurrence of the longest end.
 
