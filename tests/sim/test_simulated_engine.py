@@ -24,7 +24,8 @@ from mini_vllm.sim.engine import Life, SimulatedEngine
 from mini_vllm.sim.executor import SimulatedExecutor, replay_token
 from mini_vllm.sim.traffic import Arrival
 
-TRACES = sorted((Path(__file__).parents[1] / "data/traces").glob("*.workload.json.gz"))
+# Those with drafts are not among them: the simulator draws how many are accepted, by itself.
+TRACES = sorted((Path(__file__).parents[1] / "data/traces").glob("[!d]*.workload.json.gz"))
 
 
 class Witness(SimulatedExecutor):

@@ -75,7 +75,7 @@ class _Random:
         out.copy_(torch.randn(out.shape, generator=generator) / math.sqrt(out.shape[-1]))
 
 
-def load_tiny(name: str, dtype: str = "float32") -> LoadedModel:
+def load_tiny(name: str, dtype: str = "float32", *_how: object) -> LoadedModel:
     """In the place of `mini_vllm.model.loader.load_model`: the same model whatever is asked."""
     config = ModelConfig.from_hf(_CONFIG, None, name)
     torch_dtype = getattr(torch, dtype)
