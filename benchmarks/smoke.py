@@ -111,7 +111,8 @@ def step(decoder: Decoder) -> Callable[[], object]:
     """A decode step of one sequence, to its likeliest token."""
     meta = layout(1, 1, STEP_CONTEXT)
     blocks, dtype = meta.block_table.numel(), decoder.weights.final_norm.dtype
-    caches = [random_caches(decoder.config, blocks, dtype) for _ in decoder.weights.layers]
+    layers = range(decoder.config.num_hidden_layers)
+    caches = [random_caches(decoder.config, blocks, dtype) for _ in layers]
     token, position = torch.tensor([100]), torch.tensor([STEP_CONTEXT - 1])
     return lambda: decoder.greedy(decoder.forward(token, position, caches, meta))
 
