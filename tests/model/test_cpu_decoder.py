@@ -153,3 +153,12 @@ def test_numbers_are_rearranged_in_place_only_where_they_may_be(wide: Path) -> N
         decoder = CPUDecoder(plain.config, plain.weights, take_over)
         torch.testing.assert_close(run(decoder), want, atol=1e-3, rtol=1e-5)
         assert gate_up.equal(before) is not take_over
+
+
+@PATHS
+def test_quantized_rows_that_are_no_whole_chunks(
+    tmp_path_factory: pytest.TempPathFactory, widen_from: int
+) -> None:
+    plain = reference(save_family("llama", tmp_path_factory.mktemp("odd")), quantization="int8")
+    assert {layer.o.shape[1] % 32 for layer in plain.weights.layers} != {0}
+    torch.testing.assert_close(run(compiled(plain, widen_from)), run(plain), **QUANTIZED)

@@ -330,7 +330,7 @@ class Engine:
 
 
 def _load_draft_model(name: str, config: EngineConfig, target: LoadedModel) -> LoadedModel:
-    draft = load_model(name, config.dtype)
+    draft = load_model(name, config.dtype, kernels=config.kernels)
     ours, its = target.config.vocab_size, draft.config.vocab_size
     if ours != its:
         raise InvalidInputError(

@@ -86,10 +86,7 @@ class CPUDecoder(Decoder):
         self._threads = torch.get_num_threads()
         self._prompt_room = room_for_prompts(self._threads, group, config.head_dim)
         self._wide: dict[str, Tensor] = {}
-        self._shapes = {
-            name: getattr(weights.layers[0], name).shape if weights.layers else (0, 0)
-            for name in MATRICES
-        }
+        self._shapes = {name: getattr(weights.layers[0], name).shape for name in MATRICES}
         if take_over:
             self.weights = DecoderWeights(
                 weights.embedding, (), weights.final_norm, weights.lm_head, weights.rope_factors
@@ -216,6 +213,7 @@ class CPUDecoder(Decoder):
                 if form not in WIDEN_FROM:
                     continue
                 rows, columns = self._shapes[name]
+                columns = -(-columns // CHUNK) * CHUNK  # as `_arranged` padded them
                 if name not in self._wide:
                     self._wide[name] = self._panels(rows, columns)
                 out = self._wide[name].data_ptr()
