@@ -15,7 +15,7 @@ import numpy as np
 from mini_vllm.kernels.cpu.formats import FLOAT
 from mini_vllm.kernels.cpu.matmul import rows_of_panels as kernel
 w, out = np.arange(64 * 32, dtype=np.float32), np.empty((2, 32), np.float32)
-kernel(FLOAT, w.ctypes.data, 32, np.array([0, 5]), out)
+kernel(FLOAT, w.ctypes.data, np.array([0, 5]), out)
 assert (out[1] == 5 + 64 * np.arange(32)).all(), out
 print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))
 """

@@ -22,6 +22,7 @@ from mini_vllm.kernels.cpu.matmul import (
     pack_token,
     panels,
     rows_of_panels,
+    widen_rows,
     widen_to_panels,
 )
 from mini_vllm.kernels.quantized import BLOCK_BYTES, QuantizedMatrix, quantize
@@ -237,11 +238,23 @@ def test_widened_weights_are_the_dequantized_ones(form: str, out: str) -> None:
     torch.testing.assert_close(got, want.to(wide.dtype).float(), **TOLERANCE[out])
 
 
+@pytest.mark.parametrize("form", QUANTIZED)
+def test_rows_are_widened_one_by_one(form: str) -> None:
+    torch.manual_seed(0)
+    matrix = random_matrix(form, 37, 96)
+    picked = torch.tensor([36, 0, 5, 5])
+    out = torch.full((4, 96), torch.nan)
+    scale = 0 if matrix.scales is None else matrix.scales.data_ptr()
+    marker = FORMATS[form].marker
+    widen_rows(marker, matrix.data.data_ptr(), scale, picked.numpy(), out.numpy())
+    torch.testing.assert_close(out, matrix.dequantize(picked), **TOLERANCE["float32"])
+
+
 def rows_from_panels(matrix: Tensor, rows: int, columns: int) -> Tensor:
     form = str(matrix.dtype).removeprefix("torch.")
     out = torch.full((rows, columns), torch.nan)
     picked = np.arange(rows)
-    rows_of_panels(FORMATS[form].marker, matrix.data_ptr(), columns, picked, out.numpy())
+    rows_of_panels(FORMATS[form].marker, matrix.data_ptr(), picked, out.numpy())
     return out
 
 

@@ -13,8 +13,8 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GgufConfig
 
 from families import LLAMA3_ROPE, SIZES, save_family
+from mini_vllm.kernels.gguf_blocks import TYPES, UNSUPPORTED_NAMES
 from mini_vllm.model.config import ModelConfig
-from mini_vllm.model.gguf_quants import TYPES, UNSUPPORTED_NAMES
 from mini_vllm.model.loader import load_model
 from model.gguf_files import write_gguf
 from model.paged_decoder import PagedDecoder

@@ -9,9 +9,7 @@ Source: vLLM v0.22.1 `vllm/v1/worker/gpu_model_runner.py`, `GPUModelRunner.execu
 
 from __future__ import annotations
 
-import contextlib
 import math
-import mmap
 
 import numpy as np
 import torch
@@ -29,14 +27,12 @@ from mini_vllm.engine.sampler import (
 from mini_vllm.engine.spec_decode import Proposer
 from mini_vllm.engine.spec_decode.config import SpeculativeConfig
 from mini_vllm.engine.spec_decode.rejection_sampler import Places, verify
+from mini_vllm.kernels import huge_pages
 from mini_vllm.model.config import ModelConfig
-from mini_vllm.model.decoder import Decoder
-
-KVCaches = list[tuple[torch.Tensor, torch.Tensor]]
+from mini_vllm.model.decoder import Decoder, KVCaches
 
 PROMPT_LOGPROBS_ROWS = 256
 """Prompt positions whose logits exist at once."""
-HUGE_PAGE = 2 << 20
 
 
 class ModelRunner:
@@ -206,14 +202,5 @@ def new_kv_caches(
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Zeros that take memory only when they are written: an idle cache costs nothing.
-
-    torch.zeros would write them all. Large ones ask for huge pages, without which taking the
-    memory costs more than filling it, and reading long contexts waits for address translation.
-    """
-    size = math.prod(shape) * dtype.itemsize
-    memory = mmap.mmap(-1, max(size, 1))
-    if size >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
-        with contextlib.suppress(OSError):  # a kernel without them
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return torch.frombuffer(memory, dtype=torch.uint8, count=size).view(dtype).view(shape)
+    """Zeros that take memory only when they are written: an idle cache costs nothing."""
+    return huge_pages.zeros(math.prod(shape) * dtype.itemsize).view(dtype).view(shape)

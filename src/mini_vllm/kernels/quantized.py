@@ -16,8 +16,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from mini_vllm.kernels.gguf_blocks import BY_NAME, half
+
 BLOCK = 32
-BLOCK_BYTES = {"q8_0": 34, "q4_0": 18, "q4_1": 20}
+_BLOCKS = {name.lower(): BY_NAME[name] for name in ("Q8_0", "Q4_0", "Q4_1")}
+BLOCK_BYTES = {name: kind.bytes for name, kind in _BLOCKS.items()}
 FORMATS = ("int8", *BLOCK_BYTES)
 
 
@@ -47,7 +50,7 @@ class QuantizedMatrix:
         """The float16 numbers of all blocks, as float32: scales and, of q4_1, minima."""
         blocks = self.data.view(-1, BLOCK_BYTES[self.format])
         return tuple(
-            _half(blocks, start) for start in range(0, 4 if self.format == "q4_1" else 2, 2)
+            half(blocks, start) for start in range(0, 4 if self.format == "q4_1" else 2, 2)
         )
 
     def dequantize(self, rows: Tensor | slice = slice(None)) -> Tensor:
@@ -55,15 +58,10 @@ class QuantizedMatrix:
         picked = self.data[rows]
         if self.scales is not None:
             return picked * self.scales[rows, None]
-        blocks = picked.reshape(-1, BLOCK_BYTES[self.format])
-        scale = _half(blocks, 0)
-        if self.format == "q8_0":
-            wide = blocks[:, 2:].view(torch.int8) * scale
-        elif self.format == "q4_0":
-            wide = (_nibbles(blocks[:, 2:]).view(torch.int8) - 8) * scale
-        else:
-            wide = _nibbles(blocks[:, 4:]) * scale + _half(blocks, 2)
-        return wide.view(len(picked), self.columns)
+        wide = torch.empty(len(picked), self.columns)
+        kind = _BLOCKS[self.format]
+        kind.dequantize(picked.reshape(-1, kind.bytes), wide.view(-1, BLOCK))
+        return wide
 
 
 Matrix = Tensor | QuantizedMatrix
@@ -126,13 +124,3 @@ def _best_scales(blocks: Tensor) -> tuple[Tensor, Tensor]:
 def _storable(scale: Tensor, minimum: Tensor) -> tuple[Tensor, Tensor]:
     smallest = 6e-8  # float16's least positive number
     return scale.clamp_min(smallest).half().float(), minimum.half().float()
-
-
-def _half(blocks: Tensor, start: int) -> Tensor:
-    """The float16 number at byte `start` of every block, as float32 `[n, 1]`."""
-    return blocks[:, start : start + 2].contiguous().view(torch.float16).float()
-
-
-def _nibbles(packed: Tensor) -> Tensor:
-    """The low halves of 16 bytes, then the high ones: `[n, 32]`."""
-    return torch.cat((packed & 15, packed >> 4), dim=1)

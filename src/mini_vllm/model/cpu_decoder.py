@@ -19,11 +19,11 @@ from torch import Tensor
 from mini_vllm.kernels.cpu import layers as kernels
 from mini_vllm.kernels.cpu.buffers import Buffers
 from mini_vllm.kernels.cpu.compiled import note_compiled, say_if_compiling, use_threads
-from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS
-from mini_vllm.kernels.cpu.matmul import PANEL, panels, rows_of_panels, widen_to_panels
+from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS, whole_chunks
+from mini_vllm.kernels.cpu.matmul import PANEL, panels, rows_of_panels, widen_rows, widen_to_panels
 from mini_vllm.kernels.cpu.prompt_attention import QUERY_BLOCK, room_for_prompts
 from mini_vllm.kernels.metadata import AttentionMetadata
-from mini_vllm.kernels.quantized import BLOCK_BYTES, Matrix, QuantizedMatrix
+from mini_vllm.kernels.quantized import Matrix, QuantizedMatrix
 from mini_vllm.model.config import ModelConfig
 from mini_vllm.model.decoder import Decoder, DecoderWeights, KVCaches, LayerWeights
 
@@ -59,11 +59,11 @@ class CPUDecoder(Decoder):
         self._take_over = take_over
         self._kept: list[Tensor] = []
         self._dtype = weights.final_norm.dtype
-        self._numbers = FORMATS[str(self._dtype).removeprefix("torch.")].marker
-        tied = weights.lm_head is weights.embedding
-        self._head = self._arranged(weights.lm_head)
-        self._embedding = self._head if tied else weights.embedding
-        self._tied = tied
+        self._numbers = FORMATS[_name(weights.final_norm)].marker
+        self._head = self._embedding = self._arranged(weights.lm_head)
+        if weights.embedding is not weights.lm_head:
+            of_numbers = isinstance(weights.embedding, Tensor)
+            self._embedding = weights.embedding if of_numbers else self._arranged(weights.embedding)
         self._layers = np.zeros(config.num_hidden_layers, kernels.LAYER)
         for record, layer in zip(self._layers, weights.layers, strict=True):
             self._describe(record, layer)
@@ -99,8 +99,7 @@ class CPUDecoder(Decoder):
         """
         config = self.config
         names = sorted({_name(self._head), *(name for layer in self._formats for name in layer)})
-        numbers = str(self._dtype).removeprefix("torch.")
-        what = " + ".join(dict.fromkeys([*names, numbers]))
+        what = " + ".join(dict.fromkeys([*names, _name(self.weights.final_norm)]))
         say_if_compiling(what)
         shape = (2, 16, config.num_key_value_heads, config.head_dim)
         caches = [
@@ -117,24 +116,27 @@ class CPUDecoder(Decoder):
             context_lens=[1, 3],
         )
         ids, positions = torch.zeros(4, dtype=torch.int64), torch.tensor([0, 0, 1, 2])
-        asked = self.widen_from
-        for self.widen_from in (NEVER, 0):
-            hidden = self.forward(ids, positions, caches, meta)
-        self.widen_from = asked
+        hidden = self.forward(ids, positions, caches, meta)
+        if WIDEN_FROM.keys() & set(names):
+            asked, self.widen_from = self.widen_from, 0
+            self.forward(ids, positions, caches, meta)
+            self.widen_from = asked
         self.logits(hidden[:1])
         self.greedy(hidden[:1])
         self._caches = None
         note_compiled(what)
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        embedding = self._embedding
+        embedding, columns = self._embedding, self.config.hidden_size
         if isinstance(embedding, QuantizedMatrix):
-            return torch.from_numpy(_quantized_rows(embedding, input_ids.numpy()))
-        if not self._tied:
+            out = torch.empty(len(input_ids), whole_chunks(columns))
+            marker, address = FORMATS[embedding.format].marker, _address(embedding)
+            widen_rows(marker, address, _scale(embedding), input_ids.numpy(), out.numpy())
+            return out[:, :columns].contiguous()
+        if embedding is not self._head:
             return super().embed(input_ids)
-        columns = self.config.hidden_size
         out = torch.empty(len(input_ids), columns)
-        rows_of_panels(self._numbers, _address(self._head), columns, input_ids.numpy(), out.numpy())
+        rows_of_panels(self._numbers, _address(embedding), input_ids.numpy(), out.numpy())
         return out
 
     def forward(
@@ -213,7 +215,7 @@ class CPUDecoder(Decoder):
                 if form not in WIDEN_FROM:
                     continue
                 rows, columns = self._shapes[name]
-                columns = -(-columns // CHUNK) * CHUNK  # as `_arranged` padded them
+                columns = whole_chunks(columns)  # as `_arranged` padded them
                 if name not in self._wide:
                     self._wide[name] = self._panels(rows, columns)
                 out = self._wide[name].data_ptr()
@@ -276,7 +278,7 @@ class CPUDecoder(Decoder):
 
     def _panels(self, rows: int, columns: int) -> Tensor:
         """Room for a matrix in panels."""
-        shape = -(-rows // PANEL) * PANEL, -(-columns // CHUNK) * CHUNK
+        shape = -(-rows // PANEL) * PANEL, whole_chunks(columns)
         return torch.zeros(shape, dtype=self._dtype)
 
 
@@ -295,18 +297,6 @@ def _scale(matrix: Matrix) -> int:
     """The address of the rows' scales; 0 if there are none."""
     scales = matrix.scales if isinstance(matrix, QuantizedMatrix) else None
     return 0 if scales is None else scales.data_ptr()
-
-
-def _quantized_rows(matrix: QuantizedMatrix, rows: np.ndarray) -> np.ndarray:
-    """Float32 `[T, columns]` of some rows; in numpy, whose calls cost a third of torch's."""
-    if matrix.format not in ("int8", "q8_0"):
-        return matrix.dequantize(torch.from_numpy(rows)).numpy()
-    data = matrix.data.numpy()[rows]
-    if matrix.scales is not None:
-        return np.asarray(data * matrix.scales.numpy()[rows, None])
-    blocks = data.reshape(-1, BLOCK_BYTES["q8_0"])
-    scale = blocks[:, :2].copy().view(np.float16).astype(np.float32)
-    return np.asarray((blocks[:, 2:].view(np.int8) * scale).reshape(len(rows), -1))
 
 
 def _attention_work(

@@ -16,10 +16,10 @@ import torch
 from torch import Tensor
 
 from mini_vllm.errors import ModelLoadError
+from mini_vllm.kernels.gguf_blocks import TYPES, UNSUPPORTED_NAMES
 from mini_vllm.kernels.quantized import BLOCK_BYTES
 from mini_vllm.model.config import ModelConfig
 from mini_vllm.model.gguf_header import GGUFHeader, TensorInfo
-from mini_vllm.model.gguf_quants import TYPES, UNSUPPORTED_NAMES
 
 # Weights dequantized at once: enough that a step takes longer than to share it among threads.
 _CHUNK_WEIGHTS = 1 << 20

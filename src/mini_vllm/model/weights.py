@@ -12,11 +12,11 @@ import math
 from collections.abc import Sequence
 from typing import Protocol, cast
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mini_vllm.errors import ModelLoadError
+from mini_vllm.kernels import huge_pages
 from mini_vllm.kernels.quantized import BLOCK, BLOCK_BYTES, Matrix, QuantizedMatrix, quantize
 from mini_vllm.model.config import ModelConfig
 from mini_vllm.model.decoder import DecoderWeights, LayerWeights
@@ -88,11 +88,7 @@ def load_weights(
 
 
 class _Slabs:
-    """Memory for parameters, in pieces so large that the system backs them with huge pages.
-
-    Reading weights is what decoding waits for, and with 4 KiB pages a fifth of that is looking up
-    where they are.
-    """
+    """Memory for parameters, in pieces so large that the system backs them with huge pages."""
 
     BYTES = 64 << 20
     ALIGNMENT = 64
@@ -103,9 +99,7 @@ class _Slabs:
     def empty(self, shape: Shape, dtype: torch.dtype) -> Tensor:
         size = math.prod(shape) * dtype.itemsize
         if size > len(self._left):
-            # numpy asks for huge pages, torch does not.
-            raw = torch.from_numpy(np.empty(max(size, self.BYTES) + self.ALIGNMENT, np.uint8))
-            self._left = raw[-raw.data_ptr() % self.ALIGNMENT :]
+            self._left = huge_pages.zeros(max(size, self.BYTES))
         taken = self._left[:size]
         self._left = self._left[-(-size // self.ALIGNMENT) * self.ALIGNMENT :]
         return taken.view(dtype).view(shape)

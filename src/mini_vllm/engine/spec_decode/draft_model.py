@@ -31,9 +31,7 @@ from mini_vllm.engine.sampler import (
 )
 from mini_vllm.engine.spec_decode.config import SpeculativeConfig
 from mini_vllm.engine.spec_decode.rejection_sampler import DRAFT
-from mini_vllm.model.decoder import Decoder
-
-KVCaches = list[tuple[torch.Tensor, torch.Tensor]]
+from mini_vllm.model.decoder import Decoder, KVCaches
 
 
 class DraftModelProposer:

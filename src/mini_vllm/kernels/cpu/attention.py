@@ -22,6 +22,7 @@ from mini_vllm.kernels.cpu.formats import (
     FLOAT,
     number_bytes,
     weight_bytes,
+    whole_chunks,
 )
 from mini_vllm.kernels.cpu.matmul import ROWS, accumulate
 from mini_vllm.kernels.cpu.products import (
@@ -36,7 +37,8 @@ from mini_vllm.kernels.cpu.products import (
     sums_of_16_rows,
 )
 from mini_vllm.kernels.cpu.simd import (
-    from_bits,
+    LOG2_E,
+    exp2,
     highest_of_64,
     load_f32,
     load_u16,
@@ -55,29 +57,6 @@ TILE = 64
 """Positions whose scores exist at once."""
 HIDDEN = np.float32(-1e30)
 """Score of a position that a query does not see: its weight is 2 ** -126."""
-LOG2_E = np.float32(1.4426950408889634)
-
-
-@njit(fastmath=True)
-def exp2(x):
-    """2 ** x for x <= 0, within 2e-7 relative: LLVM vectorizes this, and not a call of libm."""
-    x = max(x, np.float32(-126))
-    whole = np.floor(x)
-    f = x - whole
-    series = np.float32(1.8775767e-3)
-    series = series * f + np.float32(8.9893397e-3)
-    series = series * f + np.float32(5.5826318e-2)
-    series = series * f + np.float32(2.4015361e-1)
-    series = series * f + np.float32(6.9315308e-1)
-    series = series * f + np.float32(9.9999994e-1)
-    return series * from_bits(np.uint32(np.int32(whole) + 127) << np.uint32(23))
-
-
-@njit(fastmath=True)
-def sigmoid(x):
-    """`1 / (1 + exp(-x))`, from a power of two that is at most 1."""
-    power = exp2(-abs(x) * LOG2_E)
-    return (np.float32(1) if x >= 0 else power) / (np.float32(1) + power)
 
 
 @njit
@@ -169,12 +148,18 @@ def _soften(scores, count, scale, sums, width, state):
 
 
 @njit
-def _padded_rows(row, row_stride, count, row_bytes, scratch):
-    """Copies rows whose size is no whole number of chunks to `scratch [TILE, bytes]`."""
+def _whole_chunks(row, row_stride, count, whole, row_bytes, scratch):
+    """Address and stride of cached rows, of a copy in `scratch [TILE, bytes]` unless `whole`.
+
+    `whole` says whether a row's size is a number of chunks.
+    """
+    if whole:
+        return row, row_stride
     for i in range(count):
         target = scratch.ctypes.data + i * scratch.strides[0]
         for byte in range(0, row_bytes, 2):
             store_u16(target + byte, load_u16(row + i * row_stride + byte))
+    return scratch.ctypes.data, scratch.strides[0]
 
 
 @njit
@@ -194,14 +179,14 @@ def _attend_part(
     `states [heads, 2]`, `scores [heads, TILE]`.
     """
     group = heads // kv_heads
-    chunks = (head_dim + CHUNK - 1) // CHUNK
+    chunks = whole_chunks(head_dim) // CHUNK
     head_bytes = head_dim * weight_bytes(form) // CHUNK
     row_stride = kv_heads * head_bytes
     whole = head_dim % CHUNK == 0
     sums[:] = 0
     states[:, 0] = -1e30
     states[:, 1] = 0
-    scale = np.float32(scale) * LOG2_E
+    scale = np.float32(scale * LOG2_E)
     table_of_sums = desk()
     for begin in range(start, stop, TILE):
         tile_end = min(begin + TILE, stop)
@@ -213,10 +198,10 @@ def _attend_part(
             prefetch(v_cache + offset, count * row_stride)
             for kv_head in range(kv_heads):
                 first = kv_head * group
-                row, stride = k_cache + offset + kv_head * head_bytes, row_stride
-                if not whole:
-                    _padded_rows(row, stride, count, head_bytes, scratch)
-                    row, stride = scratch.ctypes.data, scratch.strides[0]
+                row, stride = _whole_chunks(
+                    k_cache + offset + kv_head * head_bytes, row_stride, count, whole, head_bytes,
+                    scratch,
+                )  # fmt: skip
                 _score_heads(
                     form, group, q + first * q_stride, q_stride, row, stride, count, chunks,
                     scores[first:].ctypes.data + 4 * (position - begin), table_of_sums,
@@ -234,10 +219,10 @@ def _attend_part(
             offset = _offset(table, position, block_size, row_stride)
             for kv_head in range(kv_heads):
                 first = kv_head * group
-                row, stride = v_cache + offset + kv_head * head_bytes, row_stride
-                if not whole:
-                    _padded_rows(row, stride, count, head_bytes, scratch)
-                    row, stride = scratch.ctypes.data, scratch.strides[0]
+                row, stride = _whole_chunks(
+                    v_cache + offset + kv_head * head_bytes, row_stride, count, whole, head_bytes,
+                    scratch,
+                )  # fmt: skip
                 _weigh_heads(
                     form, group, row, stride, count, chunks,
                     scores[first:].ctypes.data + 4 * (position - begin),

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from mini_vllm.kernels.cpu.attention import TILE
-from mini_vllm.kernels.cpu.formats import CHUNK
+from mini_vllm.kernels.cpu.formats import whole_chunks
 from mini_vllm.kernels.cpu.layers import StepBuffers
 
 ARGMAX_PARTS, ARGMAX_ROWS = 8, 64
@@ -56,12 +56,12 @@ class Buffers:
 
     def _allocate(self, tokens: int, parts: int) -> StepBuffers:
         hidden, inner, heads, kv_heads, head_dim = self._widths
-        width = -(-head_dim // CHUNK) * CHUNK
-        chunks = -(-max(hidden, inner, heads * head_dim) // CHUNK)
+        width = whole_chunks(head_dim)
+        widest = whole_chunks(max(hidden, inner, heads * head_dim))
         return StepBuffers(
             residual=np.empty((0, 0), np.float32),
             normed=zeros(tokens, hidden),
-            packed=zeros(tokens, 128 * chunks, dtype=torch.uint8),
+            packed=zeros(tokens, 4 * widest, dtype=torch.uint8),
             scales=zeros(tokens),
             qkv=zeros(tokens, (heads + 2 * kv_heads) * head_dim),
             q=zeros(tokens, heads, 4 * width, dtype=torch.uint8),

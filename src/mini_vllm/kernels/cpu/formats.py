@@ -12,10 +12,16 @@ from typing import Any
 
 import numpy as np
 from numba import types
-from numba.extending import intrinsic
+from numba.extending import intrinsic, register_jitable
 
 CHUNK = 32
 """Weights, along a row, that one product takes."""
+
+
+@register_jitable
+def whole_chunks(columns):  # called from Python and from compiled code
+    """`columns`, padded to whole chunks."""
+    return -(-columns // CHUNK) * CHUNK
 
 
 @dataclass(frozen=True)
@@ -90,13 +96,8 @@ def _trait(of: Any, kind: types.Type) -> Any:
 
 
 weight_bytes = _trait(lambda form: form.weight_bytes, types.int64)
-
 activation_bytes = _trait(lambda form: form.activation_bytes, types.int64)
-
 number_bytes = _trait(lambda form: form.dtype.itemsize, types.int64)
-
 is_integer = _trait(lambda form: form.integer, types.boolean)
-
 is_int8 = _trait(lambda form: form.name == "int8", types.boolean)
-
 has_pair_sums = _trait(lambda form: form.name == "q4_1", types.boolean)

@@ -19,6 +19,7 @@ from mini_vllm.kernels.cpu.formats import (
     CHUNK,
     FLOAT,
     weight_bytes,
+    whole_chunks,
 )
 from mini_vllm.kernels.cpu.matmul import matmul, pack_token, rows_times_tokens
 from mini_vllm.kernels.cpu.prompt_attention import attend_prompts
@@ -76,10 +77,8 @@ class StepBuffers(NamedTuple):
 @njit
 def _norm_token(form, token, weight, eps, buffers):
     normed = buffers.normed[token]
-    norm_row(
-        FLOAT, buffers.residual[token].ctypes.data, len(normed), weight, eps, FLOAT,
-        normed.ctypes.data,
-    )  # fmt: skip
+    residual = buffers.residual[token]
+    norm_row(residual.ctypes.data, len(normed), weight, eps, normed.ctypes.data)
     pack_token(form, normed, len(normed), buffers.packed, token, buffers.scales)
 
 
@@ -102,9 +101,9 @@ def _norm(form, tokens, weight, eps, buffers):
 @njit
 def _place_token(cache_form, token, layers, i, sizes, slots, cos, sin, buffers):
     place_heads(
-        FLOAT, cache_form, buffers.qkv[token].ctypes.data, layers[i], sizes, slots[token],
+        cache_form, buffers.qkv[token].ctypes.data, layers[i], sizes, slots[token],
         cos[token].ctypes.data, sin[token].ctypes.data,
-        cache_form, buffers.q[token].ctypes.data, buffers.q.strides[1],
+        buffers.q[token].ctypes.data, buffers.q.strides[1],
     )  # fmt: skip
 
 
@@ -127,7 +126,7 @@ def _place(cache_form, tokens, layers, i, sizes, slots, cos, sin, buffers):
 @njit
 def _gate_token(form, token, inner, buffers):
     gate_up = buffers.gate_up[token]
-    gate_row(FLOAT, gate_up.ctypes.data, inner, gate_up.ctypes.data)
+    gate_row(gate_up.ctypes.data, inner, gate_up.ctypes.data)
     pack_token(form, gate_up, inner, buffers.packed, token, buffers.scales)
 
 
@@ -224,12 +223,10 @@ def run_layers(
 
 @entry()
 def final_norm(tokens, weight, eps, residual, out):
-    """The last norm, of float32 rows at addresses: `[tokens, width]`."""
+    """The last norm of `residual [tokens, width]`, to `out`."""
     for token in range(tokens):
-        norm_row(
-            FLOAT, residual[token].ctypes.data, residual.shape[1], weight, eps, FLOAT,
-            out[token].ctypes.data,
-        )  # fmt: skip
+        row, target = residual[token].ctypes.data, out[token].ctypes.data
+        norm_row(row, residual.shape[1], weight, eps, target)
 
 
 @entry()
@@ -243,7 +240,7 @@ def head_logits(form, head, scale, rows, hidden, packed, scales, out):
 @njit(parallel=True)
 def _argmax_parts(form, head, scale, rows, columns, packed, scales, tokens, room, best, place):
     parts, _, width = room.shape
-    stride = (columns + CHUNK - 1) // CHUNK * weight_bytes(form)
+    stride = whole_chunks(columns) // CHUNK * weight_bytes(form)
     tiles = (rows + width - 1) // width
     for part in prange(parts):
         for tile in range(part * tiles // parts, (part + 1) * tiles // parts):

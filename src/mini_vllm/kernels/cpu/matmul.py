@@ -1,4 +1,4 @@
-"""Products of a matrix with the few tokens of a decode step, in every format of weights.
+"""Products of a matrix with the tokens of a step, in every format of weights.
 
 Numbers (float32, bfloat16) lie in panels of 64 rows: a step takes some weights of each row, side by
 side, with six tokens, and every sum stays in a register. Integers stay in the rows of their file: a
@@ -8,7 +8,7 @@ finished together. With few tokens either costs what reading the weights costs.
 Invariant: a row's product with a token does not depend on which tokens are beside it.
 
 Shapes: weights `[out, columns]` in chunks of 32, so `columns` is padded to a multiple of 32 with
-zeros; activations are packed by `pack` in the form that the weights' format wants.
+zeros; activations are packed by `pack_token` in the form that the weights' format wants.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from mini_vllm.kernels.cpu.formats import (
     is_integer,
     number_bytes,
     weight_bytes,
+    whole_chunks,
 )
 from mini_vllm.kernels.cpu.products import (
     DESK_TOKENS,
@@ -54,6 +55,7 @@ from mini_vllm.kernels.cpu.simd import (
     store_f32,
     store_i16,
     store_number,
+    store_row,
 )
 
 PANEL = 64
@@ -178,7 +180,7 @@ def _panel(form, shape, w, steps, x, x_stride, out, out_stride, count, add, room
 @njit
 def _panel_times_tokens(form, w, bias, row, count, columns, x, x_stride, out, token, stop, add):
     """One panel with the tokens from `token` to `stop`, six at a time."""
-    steps = (columns + CHUNK - 1) // CHUNK * CHUNK * number_bytes(form) // 4
+    steps = whole_chunks(columns) * number_bytes(form) // 4
     stride = out.strides[0]
     room = desk()
     for i in range(PANEL):
@@ -206,7 +208,7 @@ def rows_times_tokens(
     form, w, scale, bias, start, stop, columns, x, x_stride, x_scales, out, token, end, add
 ):
     """`out[token:end, start:stop]` of `matmul`, by the calling thread; `start` begins a part."""
-    chunks = (columns + CHUNK - 1) // CHUNK
+    chunks = whole_chunks(columns) // CHUNK
     stride = chunks * weight_bytes(form)
     if is_integer(form):
         table = desk()
@@ -260,7 +262,7 @@ def panels(form, w, rows, columns, out):
     """
     size = number_bytes(form)
     n = 4 // size
-    steps = (columns + CHUNK - 1) // CHUNK * CHUNK // n
+    steps = whole_chunks(columns) // n
     for panel in prange((rows + PANEL - 1) // PANEL):
         room = np.zeros((steps, PANEL), np.float32)
         address = room.ctypes.data
@@ -280,40 +282,43 @@ def panels(form, w, rows, columns, out):
 
 
 @njit
-def widen_panels_of(form, w, scale, rows, columns, out_form, out, panel, room):
-    """One panel of a quantized matrix as numbers, see `widen_to_panels`."""
-    chunks, size = columns // CHUNK, number_bytes(out_form)
-    n = 4 // size
-    steps = columns // n
-    address = room.ctypes.data
-    target = out + panel * steps * PANEL * 4
-    for row in range(min(PANEL, rows - panel * PANEL)):
-        place = panel * PANEL + row
-        row_scale = load_f32(scale + 4 * place) if scale else np.float32(1)
-        source = w + place * chunks * weight_bytes(form)
-        for chunk in range(chunks):
-            widen_chunk(
-                form, source + chunk * weight_bytes(form), row_scale,
-                out_form, address + chunk * CHUNK * size,
-            )  # fmt: skip
-        for step in range(steps):
-            store_f32(target + 4 * (step * PANEL + row), load_f32(address + 4 * step))
+def _widen_row(form, w, scale, row, columns, out_form, out):
+    """One row of a quantized matrix as float32 or bfloat16 numbers, to `out`."""
+    chunks = columns // CHUNK
+    row_scale = load_f32(scale + 4 * row) if scale else np.float32(1)
+    source = w + row * chunks * weight_bytes(form)
+    for chunk in range(chunks):
+        target = out + chunk * CHUNK * number_bytes(out_form)
+        widen_chunk(form, source + chunk * weight_bytes(form), row_scale, out_form, target)
 
 
 @entry(parallel=True)
 def widen_to_panels(form, w, scale, rows, columns, out_form, out):
     """Dequantizes a matrix into panels of float32 or bfloat16, for products with many tokens."""
+    steps = columns * number_bytes(out_form) // 4
     for panel in prange((rows + PANEL - 1) // PANEL):
         room = np.empty(columns, np.float32)
-        widen_panels_of(form, w, scale, rows, columns, out_form, out, panel, room)
+        address, target = room.ctypes.data, out + panel * steps * PANEL * 4
+        for row in range(min(PANEL, rows - panel * PANEL)):
+            _widen_row(form, w, scale, panel * PANEL + row, columns, out_form, address)
+            for step in range(steps):
+                store_f32(target + 4 * (step * PANEL + row), load_f32(address + 4 * step))
 
 
 @entry(parallel=True)
-def rows_of_panels(form, w, columns, picked, out):
+def widen_rows(form, w, scale, picked, out):
+    """Float32 `out [T, columns]` of the rows `picked [T]` of a quantized matrix."""
+    for i in prange(len(picked)):
+        _widen_row(form, w, scale, picked[i], out.shape[1], FLOAT, out[i].ctypes.data)
+
+
+@entry(parallel=True)
+def rows_of_panels(form, w, picked, out):
     """Float32 `out [T, columns]` of the rows `picked [T]` of a matrix in panels."""
+    columns = out.shape[1]
     size = number_bytes(form)
     n = 4 // size
-    steps = (columns + CHUNK - 1) // CHUNK * CHUNK // n
+    steps = whole_chunks(columns) // n
     for i in prange(len(picked)):
         panel, row = divmod(picked[i], PANEL)
         source = w + 4 * (panel * steps * PANEL + row)
@@ -326,20 +331,14 @@ def rows_of_panels(form, w, columns, picked, out):
 def pack_token(form, source, columns, x, token, x_scales):
     """Packs float32 `source [columns]` into `x[token]`, padded with zeros to whole chunks."""
     address = x.ctypes.data + token * x.strides[0]
-    padded = (columns + CHUNK - 1) // CHUNK * CHUNK
+    padded = whole_chunks(columns)
     x_scales[token] = 1
     if is_integer(form):
         _pack_int16(form, source, columns, padded, address, token, x_scales)
     else:
-        size = number_bytes(form)
-        whole = columns // LANES * LANES
-        start = source.ctypes.data
-        for i in range(0, whole, LANES):
-            store_16(form, address + size * i, load_16(FLOAT, start + 4 * i))
-        for i in range(whole, columns):
-            store_number(form, address + size * i, source[i])
+        store_row(source.ctypes.data, columns, form, address)
         for i in range(columns, padded):
-            store_number(form, address + size * i, np.float32(0))
+            store_number(form, address + number_bytes(form) * i, np.float32(0))
 
 
 @njit

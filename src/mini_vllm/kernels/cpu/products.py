@@ -30,14 +30,14 @@ from mini_vllm.kernels.cpu.simd import (
     LANES,
     SHORTS,
     Vector,
+    as_stored,
     call,
-    filled,
     float_vector,
     fma,
     half_vector,
     int_vector,
+    like,
     load,
-    narrow,
     pick,
     spread,
     store,
@@ -71,8 +71,8 @@ def _halves(b: ir.IRBuilder, address: Any, count: int, lanes: int) -> list[Any]:
 
 def _bf16_halves(b: ir.IRBuilder, pairs: Any) -> tuple[Any, Any]:
     """The lower and the upper bfloat16 of each 32-bit lane, as float32."""
-    lower = b.shl(pairs, filled(INTS, 16))
-    upper = b.and_(pairs, filled(INTS, 0xFFFF0000))
+    lower = b.shl(pairs, like(INTS, 16))
+    upper = b.and_(pairs, like(INTS, 0xFFFF0000))
     return b.bitcast(lower, FLOATS), b.bitcast(upper, FLOATS)
 
 
@@ -111,9 +111,9 @@ def _weights_of_chunk(b: ir.IRBuilder, form: str, address: Any) -> tuple[Any, ..
     scales = _halves(b, address, 2 if form == "q4_1" else 1, LANES // 2)
     packed = load(b, address, ir.VectorType(I8, 16), 2 * len(scales))
     packed = b.zext(packed, HALF_SHORTS)
-    low, high = b.and_(packed, filled(HALF_SHORTS, 15)), b.lshr(packed, filled(HALF_SHORTS, 4))
+    low, high = b.and_(packed, like(HALF_SHORTS, 15)), b.lshr(packed, like(HALF_SHORTS, 4))
     if form == "q4_0":
-        eight = filled(HALF_SHORTS, 8)
+        eight = like(HALF_SHORTS, 8)
         low, high = b.sub(low, eight), b.sub(high, eight)
     return low, high, *scales
 
@@ -265,37 +265,6 @@ def _wide_chunk(b: ir.IRBuilder, form: str, address: Any) -> tuple[Any, Any]:
 
 
 @intrinsic
-def load_pairs(context: Any, shape: Any, address: Any, stride: Any) -> Any:
-    """Two float vectors at `address` and every `stride` bytes after, for each item of `shape`."""
-
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        _, address_, stride_ = args
-        found = []
-        for _ in range(len(shape)):
-            found += [load(b, address_, FLOATS), load(b, address_, FLOATS, 64)]
-            address_ = b.add(address_, stride_)
-        return context.make_tuple(b, signature.return_type, found)
-
-    kind = types.UniTuple(float_vector, 2 * len(shape))
-    return kind(shape, types.int64, types.int64), codegen
-
-
-@intrinsic
-def store_pairs(context: Any, pairs: Any, address: Any, stride: Any) -> Any:
-    """The inverse of `load_pairs`."""
-
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        pairs_, address_, stride_ = args
-        for place in range(0, len(pairs), 2):
-            store(b, b.extract_value(pairs_, place), address_)
-            store(b, b.extract_value(pairs_, place + 1), address_, 64)
-            address_ = b.add(address_, stride_)
-        return context.get_dummy_value()
-
-    return types.none(pairs, types.int64, types.int64), codegen
-
-
-@intrinsic
 def add_weighted(
     context: Any, marker: Any, pairs: Any, values: Any, weights: Any, weight_stride: Any
 ) -> Any:
@@ -334,35 +303,46 @@ def pair_place(context: Any, marker: Any, place: Any) -> Any:
     return types.int64(marker, types.int64), codegen
 
 
-@intrinsic
-def strip(context: Any, shape: Any, address: Any, stride: Any) -> Any:
-    """Four float vectors (64 numbers) at `address` and every `stride` bytes after, as a tuple."""
+def _groups_of(vectors: int) -> Any:
+    """A pair of intrinsics that load and store groups of so many float vectors, as a flat tuple.
 
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        _, address_, stride_ = args
-        found = []
-        for _ in range(len(shape)):
-            found += [load(b, address_, FLOATS, 64 * vector) for vector in range(4)]
-            address_ = b.add(address_, stride_)
-        return context.make_tuple(b, signature.return_type, found)
+    Of a group, vectors lie one after the other; groups lie at an address and every `stride` bytes
+    after, as many as the tuple `shape` is long.
+    """
 
-    kind = types.UniTuple(float_vector, 4 * len(shape))
-    return kind(shape, types.int64, types.int64), codegen
-
-
-@intrinsic
-def store_strip(context: Any, numbers: Any, address: Any, stride: Any) -> Any:
-    """The inverse of `strip`."""
-
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        numbers_, address_, stride_ = args
-        for place in range(len(numbers)):
-            store(b, b.extract_value(numbers_, place), address_, 64 * (place % 4))
-            if place % 4 == 3:
+    @intrinsic
+    def load_groups(context: Any, shape: Any, address: Any, stride: Any) -> Any:
+        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            _, address_, stride_ = args
+            found = []
+            for _ in range(len(shape)):
+                found += [load(b, address_, FLOATS, 64 * vector) for vector in range(vectors)]
                 address_ = b.add(address_, stride_)
-        return context.get_dummy_value()
+            return context.make_tuple(b, signature.return_type, found)
 
-    return types.none(numbers, types.int64, types.int64), codegen
+        kind = types.UniTuple(float_vector, vectors * len(shape))
+        return kind(shape, types.int64, types.int64), codegen
+
+    @intrinsic
+    def store_groups(context: Any, groups: Any, address: Any, stride: Any) -> Any:
+        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            groups_, address_, stride_ = args
+            for start in range(0, len(groups), vectors):
+                for vector in range(vectors):
+                    number = b.extract_value(groups_, start + vector)
+                    store(b, number, address_, 64 * vector)
+                address_ = b.add(address_, stride_)
+            return context.get_dummy_value()
+
+        return types.none(groups, types.int64, types.int64), codegen
+
+    return load_groups, store_groups
+
+
+load_pairs, store_pairs = _groups_of(2)
+"""Pairs of vectors: the sums of a head over a chunk of 32 numbers."""
+strip, store_strip = _groups_of(4)
+"""Strips of 64 numbers: the sums of a token over a panel or a tile."""
 
 
 @intrinsic
@@ -455,8 +435,7 @@ def widen_chunk(
                 wide = b.fmul(wide, rest[0])
             if len(rest) > 1:
                 wide = b.fadd(wide, rest[1])
-            number = wide if out_form == "float32" else narrow(b, wide)
-            store(b, number, out_, half * LANES * size)
+            store(b, as_stored(b, out_form, wide), out_, half * LANES * size)
         return context.get_dummy_value()
 
     kinds = (marker, types.int64, types.float32, out_marker, types.int64)

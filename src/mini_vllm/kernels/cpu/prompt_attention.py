@@ -12,7 +12,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from mini_vllm.kernels.cpu.attention import HIDDEN, LOG2_E, TILE, exp2
+from mini_vllm.kernels.cpu.attention import HIDDEN, TILE
 from mini_vllm.kernels.cpu.compiled import entry
 from mini_vllm.kernels.cpu.formats import (
     CHUNK,
@@ -27,6 +27,8 @@ from mini_vllm.kernels.cpu.products import (
 )
 from mini_vllm.kernels.cpu.simd import (
     LANES,
+    LOG2_E,
+    exp2,
     highest_of_64,
     load_16,
     load_f32,
@@ -157,7 +159,7 @@ def _attend_block(
     sums[:padded_rows] = 0
     states[:padded_rows, 0] = -1e30
     states[:padded_rows, 1] = 0
-    scale = np.float32(scale) * LOG2_E
+    scale = np.float32(scale * LOG2_E)
     last = first + count
     for tile in range(0, last, TILE):
         filled = min(TILE, last - tile)

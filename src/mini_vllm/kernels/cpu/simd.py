@@ -19,7 +19,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, models, register_model
 
-from mini_vllm.kernels.cpu.formats import format_name
+from mini_vllm.kernels.cpu.formats import FLOAT, format_name, number_bytes
 
 LANES = 16
 
@@ -41,17 +41,13 @@ register_model(Vector)(_VectorModel)
 
 
 I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
-
 F32, F16 = ir.FloatType(), ir.HalfType()
-
 FLOATS, INTS = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
 SHORTS = ir.VectorType(I16, 2 * LANES)
 HALF_FLOATS, HALF_SHORTS = ir.VectorType(F32, LANES // 2), ir.VectorType(I16, LANES)
 
 float_vector = Vector("float_vector", F32)
-
 int_vector = Vector("int_vector", I32)
-
 half_vector = Vector("half_vector", F32, LANES // 2)
 
 
@@ -69,8 +65,11 @@ def store(b: ir.IRBuilder, value: Any, address: Any, offset: int = 0) -> None:
     b.store(value, b.inttoptr(address, value.type.as_pointer())).align = 1
 
 
-def filled(vector: ir.VectorType, number: int) -> ir.Constant:
-    return ir.Constant(vector, [ir.Constant(vector.element, number)] * vector.count)
+def like(kind: ir.Type, number: float) -> ir.Constant:
+    """A constant of a type of numbers, or of vectors: then in every lane."""
+    if isinstance(kind, ir.VectorType):
+        return ir.Constant(kind, [ir.Constant(kind.element, number)] * kind.count)
+    return ir.Constant(kind, number)
 
 
 def pick(b: ir.IRBuilder, first: Any, second: Any, places: list[int]) -> Any:
@@ -93,51 +92,57 @@ def call(b: ir.IRBuilder, name: str, result: ir.Type, *values: Any, flags: tuple
 
 
 def fma(b: ir.IRBuilder, x: Any, y: Any, z: Any) -> Any:
-    """`x * y + z`."""
-    return call(b, f"llvm.fma.v{x.type.count}f32", x.type, x, y, z)
+    """`x * y + z`, of numbers or vectors."""
+    kind = f"v{x.type.count}f32" if isinstance(x.type, ir.VectorType) else "f32"
+    return call(b, f"llvm.fma.{kind}", x.type, x, y, z)
 
+
+LOG2_E = 1.4426950408889634
 
 _EXP2 = (1.8775767e-3, 8.9893397e-3, 5.5826318e-2, 2.4015361e-1, 6.9315308e-1, 9.9999994e-1)
 """2 ** f for 0 <= f < 1, within 2e-7 relative: coefficients from the fifth power down."""
 
 
-def _floats(number: float) -> ir.Constant:
-    return ir.Constant(FLOATS, [ir.Constant(F32, number)] * LANES)
+def _bits_of(kind: ir.Type, bits: int) -> ir.Type:
+    """The integers of so many bits that float32 of this type (or vectors of such) have."""
+    integer = ir.IntType(bits)
+    return ir.VectorType(integer, kind.count) if isinstance(kind, ir.VectorType) else integer
 
 
 def _exp2(b: ir.IRBuilder, x: Any) -> Any:
-    """2 ** x of a vector, for x <= 127; below -126 it stays at 2 ** -126."""
-    x = b.select(b.fcmp_ordered(">", x, _floats(-126.0)), x, _floats(-126.0))
-    whole = call(b, "llvm.floor.v16f32", FLOATS, x)
+    """2 ** x of a number or a vector, for x <= 127; below -126 it stays at 2 ** -126."""
+    kind, ints = x.type, _bits_of(x.type, 32)
+    least = like(kind, -126.0)
+    x = b.select(b.fcmp_ordered(">", x, least), x, least)
+    name = "llvm.floor.v16f32" if isinstance(kind, ir.VectorType) else "llvm.floor.f32"
+    whole = call(b, name, kind, x)
     fraction = b.fsub(x, whole)
-    series = _floats(_EXP2[0])
+    series = like(kind, _EXP2[0])
     for coefficient in _EXP2[1:]:
-        series = fma(b, series, fraction, _floats(coefficient))
-    exponent = b.add(b.fptosi(whole, INTS), filled(INTS, 127))
-    return b.fmul(series, b.bitcast(b.shl(exponent, filled(INTS, 23)), FLOATS))
+        series = fma(b, series, fraction, like(kind, coefficient))
+    exponent = b.add(b.fptosi(whole, ints), like(ints, 127))
+    return b.fmul(series, b.bitcast(b.shl(exponent, like(ints, 23)), kind))
 
 
 def narrow(b: ir.IRBuilder, number: Any) -> Any:
     """float32 to the bits of bfloat16, to nearest, ties to even; a number or a vector."""
-    kind = number.type
-    vector = isinstance(kind, ir.VectorType)
-    ints, shorts = (INTS, ir.VectorType(I16, LANES)) if vector else (I32, I16)
-    constant = (lambda v: filled(INTS, v)) if vector else (lambda v: ir.Constant(I32, v))
+    ints, shorts = _bits_of(number.type, 32), _bits_of(number.type, 16)
     bits = b.bitcast(number, ints)
-    even = b.and_(b.lshr(bits, constant(16)), constant(1))
-    rounded = b.lshr(b.add(b.add(bits, constant(0x7FFF)), even), constant(16))
+    even = b.and_(b.lshr(bits, like(ints, 16)), like(ints, 1))
+    rounded = b.lshr(b.add(b.add(bits, like(ints, 0x7FFF)), even), like(ints, 16))
     is_nan = b.fcmp_unordered("uno", number, number)
-    return b.trunc(b.select(is_nan, constant(0x7FC0), rounded), shorts)
+    return b.trunc(b.select(is_nan, like(ints, 0x7FC0), rounded), shorts)
 
 
-@intrinsic
-def from_bits(context: Any, bits: Any) -> Any:
-    """The float32 with these bits, a uint32."""
+def as_stored(b: ir.IRBuilder, form: str, number: Any) -> Any:
+    """float32 (a number or a vector) as the format "float32" or "bfloat16" stores it."""
+    return number if form == "float32" else narrow(b, number)
 
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        return b.bitcast(args[0], F32)
 
-    return types.float32(types.uint32), codegen
+def lane_sum(b: ir.IRBuilder, vector: Any) -> Any:
+    """The lanes of a float vector added up."""
+    zero, name = ir.Constant(F32, 0.0), "llvm.vector.reduce.fadd.v16f32"
+    return call(b, name, F32, zero, vector, flags=("reassoc",))
 
 
 def _scalar_at(kind: ir.Type, numba_kind: types.Type) -> Any:
@@ -162,102 +167,84 @@ def _scalar_at(kind: ir.Type, numba_kind: types.Type) -> Any:
 
 
 load_f32, store_f32 = _scalar_at(F32, types.float32)
-
 load_u16, store_u16 = _scalar_at(I16, types.uint16)
-
 _, store_i16 = _scalar_at(I16, types.int16)
 
 
-@intrinsic
-def load_number(context: Any, marker: Any, address: Any) -> Any:
-    """One number at an address, stored in the marker's format (float32 or bfloat16), as float32."""
-    form = format_name(marker)
+def _numbers_at(kind: ir.Type, numba_kind: types.Type) -> Any:
+    """A pair of intrinsics that load and store numbers in the marker's format at an address.
 
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        if form == "float32":
-            return load(b, args[1], F32)
-        bits = b.zext(load(b, args[1], I16), I32)
-        return b.bitcast(b.shl(bits, ir.Constant(I32, 16)), F32)
+    The format is float32 or bfloat16; in registers they are float32, one or a vector of them.
+    """
 
-    return types.float32(marker, types.int64), codegen
+    @intrinsic
+    def load_them(context: Any, marker: Any, address: Any) -> Any:
+        form = format_name(marker)
+        ints, shorts = _bits_of(kind, 32), _bits_of(kind, 16)
 
+        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            if form == "float32":
+                return load(b, args[1], kind)
+            bits = b.zext(load(b, args[1], shorts), ints)
+            return b.bitcast(b.shl(bits, like(ints, 16)), kind)
 
-@intrinsic
-def store_number(context: Any, marker: Any, address: Any, number: Any) -> Any:
-    """Stores a float32 in the marker's format: bfloat16 is rounded to nearest, ties to even."""
-    form = format_name(marker)
+        return numba_kind(marker, types.int64), codegen
 
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        _, address_, number_ = args
-        if form != "float32":
-            number_ = narrow(b, number_)
-        store(b, number_, address_)
-        return context.get_dummy_value()
+    @intrinsic
+    def store_them(context: Any, marker: Any, address: Any, numbers: Any) -> Any:
+        form = format_name(marker)
 
-    return types.none(marker, types.int64, types.float32), codegen
+        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            store(b, as_stored(b, form, args[2]), args[1])
+            return context.get_dummy_value()
 
+        return types.none(marker, types.int64, numba_kind), codegen
 
-@intrinsic
-def load_16(context: Any, marker: Any, address: Any) -> Any:
-    """16 numbers stored in the marker's format, as float32."""
-    form = format_name(marker)
-
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        if form == "float32":
-            return load(b, args[1], FLOATS)
-        bits = b.zext(load(b, args[1], ir.VectorType(I16, LANES)), INTS)
-        return b.bitcast(b.shl(bits, filled(INTS, 16)), FLOATS)
-
-    return float_vector(marker, types.int64), codegen
+    return load_them, store_them
 
 
-@intrinsic
-def store_16(context: Any, marker: Any, address: Any, numbers: Any) -> Any:
-    """The inverse of `load_16`."""
-    form = format_name(marker)
-
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        _, address_, numbers_ = args
-        store(b, numbers_ if form == "float32" else narrow(b, numbers_), address_)
-        return context.get_dummy_value()
-
-    return types.none(marker, types.int64, float_vector), codegen
-
-
-def _of_vectors(count: int, compute: Any) -> Any:
-    """An intrinsic of one or two vectors, lane by lane."""
-    if count == 1:
-
-        @intrinsic
-        def function(context: Any, x: Any) -> Any:
-            def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-                return compute(b, *args)
-
-            return float_vector(float_vector), codegen
-    else:
-
-        @intrinsic
-        def function(context: Any, x: Any, y: Any) -> Any:
-            def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-                return compute(b, *args)
-
-            return float_vector(float_vector, float_vector), codegen
-
-    return function
+load_number, store_number = _numbers_at(F32, types.float32)
+load_16, store_16 = _numbers_at(FLOATS, float_vector)
 
 
 def _silu(b: ir.IRBuilder, x: Any) -> Any:
     """x / (1 + 2 ** (-x * log2 e))."""
-    power = b.fmul(x, _floats(-1.4426950408889634))
-    power = b.select(b.fcmp_ordered("<", power, _floats(126.0)), power, _floats(126.0))
-    return b.fdiv(x, b.fadd(_floats(1.0), _exp2(b, power)))
+    power, most = b.fmul(x, like(x.type, -LOG2_E)), like(x.type, 126.0)
+    power = b.select(b.fcmp_ordered("<", power, most), power, most)
+    return b.fdiv(x, b.fadd(like(x.type, 1.0), _exp2(b, power)))
 
 
-add_16 = _of_vectors(2, lambda b, x, y: b.fadd(x, y))
+def _of_one(kind: types.Type, compute: Any) -> Any:
+    """An intrinsic of a float32, or lane by lane of a vector."""
 
-multiply_16 = _of_vectors(2, lambda b, x, y: b.fmul(x, y))
+    @intrinsic
+    def function(context: Any, x: Any) -> Any:
+        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            return compute(b, *args)
 
-silu_16 = _of_vectors(1, _silu)
+        return kind(kind), codegen
+
+    return function
+
+
+def _of_two(compute: Any) -> Any:
+    """An intrinsic of two vectors, lane by lane."""
+
+    @intrinsic
+    def function(context: Any, x: Any, y: Any) -> Any:
+        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            return compute(b, *args)
+
+        return float_vector(float_vector, float_vector), codegen
+
+    return function
+
+
+exp2 = _of_one(types.float32, _exp2)
+silu, silu_16 = _of_one(types.float32, _silu), _of_one(float_vector, _silu)
+add_16 = _of_two(lambda b, x, y: b.fadd(x, y))
+subtract_16 = _of_two(lambda b, x, y: b.fsub(x, y))
+multiply_16 = _of_two(lambda b, x, y: b.fmul(x, y))
 
 
 @intrinsic
@@ -275,8 +262,7 @@ def sum_16(context: Any, x: Any) -> Any:
     """The lanes of a vector added up."""
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        zero, name = ir.Constant(F32, 0.0), "llvm.vector.reduce.fadd.v16f32"
-        return call(b, name, F32, zero, args[0], flags=("reassoc",))
+        return lane_sum(b, args[0])
 
     return types.float32(float_vector), codegen
 
@@ -303,17 +289,13 @@ def soften_64(context: Any, marker: Any, scores: Any, scale: Any, shift: Any, ou
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         _, scores_, scale_, shift_, out_ = args
         scale_, shift_ = spread(b, scale_), spread(b, b.fneg(shift_))
-        total = _floats(0.0)
+        total, size = like(FLOATS, 0.0), 4 if form == "float32" else 2
         for vector in range(4):
             score = load(b, scores_, FLOATS, 64 * vector)
             weight = _exp2(b, fma(b, score, scale_, shift_))
             total = b.fadd(total, weight)
-            if form == "float32":
-                store(b, weight, out_, 64 * vector)
-            else:
-                store(b, narrow(b, weight), out_, 32 * vector)
-        zero, name = ir.Constant(F32, 0.0), "llvm.vector.reduce.fadd.v16f32"
-        return call(b, name, F32, zero, total, flags=("reassoc",))
+            store(b, as_stored(b, form, weight), out_, LANES * vector * size)
+        return lane_sum(b, total)
 
     number = types.float32
     return number(marker, types.int64, number, number, types.int64), codegen
@@ -335,3 +317,14 @@ def prefetch(address, size):
     """Asks for `size` bytes at an address to be brought into the cache, and does not wait."""
     for line in range(address, address + size, 64):
         _prefetch_line(line)
+
+
+@njit
+def store_row(source, width, form, out):
+    """Writes the float32 row at `source` to `out`, in the format of numbers `form`."""
+    size = number_bytes(form)
+    whole = width // LANES * LANES
+    for i in range(0, whole, LANES):
+        store_16(form, out + size * i, load_16(FLOAT, source + 4 * i))
+    for i in range(whole, width):
+        store_number(form, out + size * i, load_f32(source + 4 * i))

@@ -40,27 +40,27 @@ def _bf16(blocks: Tensor, out: Tensor) -> None:
 
 
 def _q8_0(blocks: Tensor, out: Tensor) -> None:
-    torch.mul(blocks[:, 2:].view(torch.int8), _half(blocks, 0), out=out)
+    torch.mul(blocks[:, 2:].view(torch.int8), half(blocks, 0), out=out)
 
 
 def _q4_0(blocks: Tensor, out: Tensor) -> None:
     q = _nibbles(blocks[:, 2:], 16).view(torch.int8) - 8
-    torch.mul(q, _half(blocks, 0), out=out)
+    torch.mul(q, half(blocks, 0), out=out)
 
 
 def _q4_1(blocks: Tensor, out: Tensor) -> None:
     q = _nibbles(blocks[:, 4:], 16)
-    torch.mul(q, _half(blocks, 0), out=out).add_(_half(blocks, 2))
+    torch.mul(q, half(blocks, 0), out=out).add_(half(blocks, 2))
 
 
 def _q5_0(blocks: Tensor, out: Tensor) -> None:
     q = _nibbles(blocks[:, 6:], 16) | (_bits(blocks[:, 2:6]).flatten(1) << 4)
-    torch.mul(q.view(torch.int8) - 16, _half(blocks, 0), out=out)
+    torch.mul(q.view(torch.int8) - 16, half(blocks, 0), out=out)
 
 
 def _q5_1(blocks: Tensor, out: Tensor) -> None:
     q = _nibbles(blocks[:, 8:], 16) | (_bits(blocks[:, 4:8]).flatten(1) << 4)
-    torch.mul(q, _half(blocks, 0), out=out).add_(_half(blocks, 2))
+    torch.mul(q, half(blocks, 0), out=out).add_(half(blocks, 2))
 
 
 def _q4_k(blocks: Tensor, out: Tensor) -> None:
@@ -81,12 +81,12 @@ def _q6_k(blocks: Tensor, out: Tensor) -> None:
     upper = blocks[:, 128:192].view(-1, 2, 1, 32)
     upper = (upper >> torch.arange(0, 8, 2, dtype=torch.uint8)[:, None]) & 3
     q = _nibbles(blocks[:, :128], 64) | (upper << 4).flatten(1)
-    scale = blocks[:, 192:208].view(torch.int8) * _half(blocks, 208)
+    scale = blocks[:, 192:208].view(torch.int8) * half(blocks, 208)
     q = q.view(torch.int8).view(-1, 16, 16) - 32
     torch.mul(q, scale[..., None], out=out.view(-1, 16, 16))
 
 
-def _half(blocks: Tensor, start: int) -> Tensor:
+def half(blocks: Tensor, start: int) -> Tensor:
     """The float16 number at byte `start` of every block, as float32 `[n, 1]`."""
     return blocks[:, start : start + 2].contiguous().view(torch.float16).float()
 
@@ -111,7 +111,7 @@ def _scales_of_32(blocks: Tensor) -> tuple[Tensor, Tensor]:
     scales, minima, nibbles = blocks[:, 4:16].view(-1, 3, 4).unbind(1)
     scale = torch.cat((scales & 63, (nibbles & 15) | (scales >> 6 << 4)), dim=1)
     minimum = torch.cat((minima & 63, (nibbles >> 4) | (minima >> 6 << 4)), dim=1)
-    scale, offset = scale * _half(blocks, 0), minimum * -_half(blocks, 2)
+    scale, offset = scale * half(blocks, 0), minimum * -half(blocks, 2)
     return scale[..., None], offset[..., None]
 
 
@@ -129,6 +129,8 @@ TYPES = {
     30: GGUFType("BF16", 1, 2, _bf16),
 }
 """Supported types by their number in the file."""
+
+BY_NAME = {kind.name: kind for kind in TYPES.values()}
 
 UNSUPPORTED_NAMES = {
     9: "Q8_1", 10: "Q2_K", 11: "Q3_K", 15: "Q8_K", 16: "IQ2_XXS", 17: "IQ2_XS", 18: "IQ3_XXS",
