@@ -20,7 +20,11 @@ def zeros(size: int) -> Tensor:
 
     Large ones ask the system for huge pages, where it has them.
     """
-    memory = mmap.mmap(-1, max(size, 1))
+    # Private, where the system has the choice: memory that may be shared gets no huge pages.
+    private = (
+        {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_PRIVATE") else {}
+    )
+    memory = mmap.mmap(-1, max(size, 1), **private)
     if size >= HUGE_PAGE and hasattr(mmap, "MADV_HUGEPAGE"):
         with contextlib.suppress(OSError):  # a kernel without them
             memory.madvise(mmap.MADV_HUGEPAGE)
