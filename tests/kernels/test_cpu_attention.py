@@ -14,7 +14,7 @@ from torch import Tensor
 
 from kernels.paging import attention_metadata, dense_attention, shuffled_block_tables
 from mini_vllm.kernels import reference
-from mini_vllm.kernels.cpu.attention import TILE, attend
+from mini_vllm.kernels.cpu.attention import attend
 from mini_vllm.kernels.cpu.buffers import Buffers
 from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS
 from mini_vllm.kernels.cpu.prompt_attention import QUERY_BLOCK, attend_prompts, room_for_prompts

@@ -25,6 +25,7 @@ from mini_vllm.kernels.cpu.formats import (
     whole_chunks,
 )
 from mini_vllm.kernels.cpu.matmul import ROWS, accumulate
+from mini_vllm.kernels.cpu.online_softmax import HIDDEN, TILE, shrink_row, soften_row
 from mini_vllm.kernels.cpu.products import (
     ROW_BYTES,
     TOKEN_BYTES,
@@ -32,31 +33,30 @@ from mini_vllm.kernels.cpu.products import (
     desk,
     lay_down,
     load_pairs,
-    pair_place,
+    store_pair,
     store_pairs,
     sums_of_16_rows,
 )
 from mini_vllm.kernels.cpu.simd import (
+    LANES,
     LOG2_E,
+    add_16,
+    address_of,
     exp2,
-    highest_of_64,
+    load_16,
     load_f32,
     load_u16,
+    multiply_16,
     prefetch,
-    soften_64,
+    spread_16,
     store_16,
     store_f32,
-    store_number,
+    store_row,
     store_u16,
 )
 
 _ONE, _TWO, _THREE, _FOUR = (0,), (0,) * 2, (0,) * 3, (0,) * 4
 _PAIR_BYTES = 128
-
-TILE = 64
-"""Positions whose scores exist at once."""
-HIDDEN = np.float32(-1e30)
-"""Score of a position that a query does not see: its weight is 2 ** -126."""
 
 
 @njit
@@ -129,25 +129,6 @@ def _weigh_heads(form, heads, row, row_stride, count, chunks, weights, totals, s
 
 
 @njit
-def _soften(scores, count, scale, sums, width, state):
-    """One head's softmax goes on over `count` of `scores [TILE]`; they become weights.
-
-    `state` is the running maximum and sum; `sums [width]` is rescaled where the maximum grew.
-    """
-    for i in range(count, TILE):
-        scores[i] = HIDDEN
-    address = scores.ctypes.data
-    highest = max(state[0], highest_of_64(address) * scale)
-    if highest > state[0]:
-        shrink = exp2(state[0] - highest)
-        state[0] = highest
-        state[1] *= shrink
-        for i in range(width):
-            sums[i] *= shrink
-    state[1] += soften_64(FLOAT, address, scale, highest, address)
-
-
-@njit
 def _whole_chunks(row, row_stride, count, whole, row_bytes, scratch):
     """Address and stride of cached rows, of a copy in `scratch [TILE, bytes]` unless `whole`.
 
@@ -156,10 +137,10 @@ def _whole_chunks(row, row_stride, count, whole, row_bytes, scratch):
     if whole:
         return row, row_stride
     for i in range(count):
-        target = scratch.ctypes.data + i * scratch.strides[0]
+        target = address_of(scratch) + i * scratch.strides[0]
         for byte in range(0, row_bytes, 2):
             store_u16(target + byte, load_u16(row + i * row_stride + byte))
-    return scratch.ctypes.data, scratch.strides[0]
+    return address_of(scratch), scratch.strides[0]
 
 
 @njit
@@ -171,12 +152,12 @@ def _offset(table, position, block_size, row_stride):
 @njit
 def _attend_part(
     form, q, q_stride, k_cache, v_cache, table, block_size, kv_heads, heads, head_dim, start, stop,
-    scale, scores, sums, states, scratch,
+    scale, scores, sums, states, scratch, following,
 ):  # fmt: skip
     """Attention of one token over positions `start` to `stop`: unnormalised `sums`, `states`.
 
     `q` is the address of its packed heads, `q_stride` bytes apart; float32 `sums [heads, width]`,
-    `states [heads, 2]`, `scores [heads, TILE]`.
+    `states [heads, 2]`, `scores [heads, TILE]`; `following` that of the keys to be read next.
     """
     group = heads // kv_heads
     chunks = whole_chunks(head_dim) // CHUNK
@@ -184,8 +165,10 @@ def _attend_part(
     row_stride = kv_heads * head_bytes
     whole = head_dim % CHUNK == 0
     sums[:] = 0
-    states[:, 0] = -1e30
+    states[:, 0] = HIDDEN
     states[:, 1] = 0
+    a_scores, a_sums, a_states = address_of(scores), address_of(sums), address_of(states)
+    sum_stride = 4 * chunks * CHUNK
     scale = np.float32(scale * LOG2_E)
     table_of_sums = desk()
     for begin in range(start, stop, TILE):
@@ -195,8 +178,9 @@ def _attend_part(
             end = min(tile_end, (position // block_size + 1) * block_size)
             count = end - position
             offset = _offset(table, position, block_size, row_stride)
-            prefetch(v_cache + offset, count * row_stride)
+            share = count * row_stride // kv_heads
             for kv_head in range(kv_heads):
+                prefetch(v_cache + offset + kv_head * share, share)
                 first = kv_head * group
                 row, stride = _whole_chunks(
                     k_cache + offset + kv_head * head_bytes, row_stride, count, whole, head_bytes,
@@ -204,20 +188,26 @@ def _attend_part(
                 )  # fmt: skip
                 _score_heads(
                     form, group, q + first * q_stride, q_stride, row, stride, count, chunks,
-                    scores[first:].ctypes.data + 4 * (position - begin), table_of_sums,
+                    a_scores + 4 * (first * TILE + position - begin), table_of_sums,
                 )  # fmt: skip
             position = end
         for head in range(heads):
-            _soften(scores[head], tile_end - begin, scale, sums[head], chunks * CHUNK, states[head])
+            row = a_scores + 4 * TILE * head
+            shrink = soften_row(FLOAT, row, tile_end - begin, scale, row, a_states + 8 * head)
+            if shrink != 1:
+                shrink_row(a_sums + head * sum_stride, chunks * CHUNK, shrink)
         position = begin
         while position < tile_end:
             end = min(tile_end, (position // block_size + 1) * block_size)
             count = end - position
-            if position + TILE < stop:
-                ahead = _offset(table, position + TILE, block_size, row_stride)
-                prefetch(k_cache + ahead, count * row_stride)
             offset = _offset(table, position, block_size, row_stride)
+            share = count * row_stride // kv_heads
+            if position + TILE < stop:
+                ahead = k_cache + _offset(table, position + TILE, block_size, row_stride)
+            else:
+                ahead = following + (position - begin) * row_stride
             for kv_head in range(kv_heads):
+                prefetch(ahead + kv_head * share, share)
                 first = kv_head * group
                 row, stride = _whole_chunks(
                     v_cache + offset + kv_head * head_bytes, row_stride, count, whole, head_bytes,
@@ -225,8 +215,8 @@ def _attend_part(
                 )  # fmt: skip
                 _weigh_heads(
                     form, group, row, stride, count, chunks,
-                    scores[first:].ctypes.data + 4 * (position - begin),
-                    sums[first:].ctypes.data, sums.strides[0],
+                    a_scores + 4 * (first * TILE + position - begin),
+                    a_sums + first * sum_stride, sum_stride,
                 )  # fmt: skip
             position = end
 
@@ -248,25 +238,29 @@ def attend(
         scores, sums, states, scratch: room for P parts.
     """
     heads = out.shape[1]
+    row_stride = kv_heads * head_dim * number_bytes(form)
     for part in prange(len(parts)):
         token, start, stop = parts[part]
+        other, begin, _ = parts[min(part + 1, len(parts) - 1)]
+        following = k_cache + _offset(tables[sequences[other]], begin, block_size, row_stride)
         _attend_part(
-            form, q[token].ctypes.data, q.strides[1], k_cache, v_cache,
+            form, address_of(q[token]), q.strides[1], k_cache, v_cache,
             tables[sequences[token]], block_size, kv_heads, heads, head_dim, start, stop, scale,
-            scores[part], sums[part], states[part], scratch[part],
+            scores[part], sums[part], states[part], scratch[part], following,
         )  # fmt: skip
     part = 0
     while part < len(parts):
         token, end = parts[part, 0], part + 1
         while end < len(parts) and parts[end, 0] == token:
             end += 1
-        _merge(form, sums, states, part, end, head_dim, out_form, out[token].ctypes.data)
+        _merge(form, sums, states, part, end, head_dim, out_form, address_of(out[token]))
         part = end
 
 
 @njit
 def _merge(form, sums, states, part, end, head_dim, out_form, out):
     """Puts a token's parts together and in order, divided by the softmax's sum."""
+    rest = desk()
     for head in range(sums.shape[1]):
         highest = states[part, head, 0]
         for other in range(part + 1, end):
@@ -275,11 +269,18 @@ def _merge(form, sums, states, part, end, head_dim, out_form, out):
         for other in range(part, end):
             states[other, head, 0] = exp2(states[other, head, 0] - highest)
             total += states[other, head, 0] * states[other, head, 1]
-        for i in range(head_dim):
-            place = i // CHUNK * CHUNK + pair_place(form, i % CHUNK)
-            value = np.float32(0)
+        for start in range(0, head_dim, CHUNK):
+            first = second = spread_16(np.float32(0))
             for other in range(part, end):
-                value += states[other, head, 0] * sums[other, head, place]
-            store_number(
-                out_form, out + (head * head_dim + i) * number_bytes(out_form), value / total
-            )
+                factor = spread_16(states[other, head, 0] / total)
+                place = (
+                    address_of(sums) + other * sums.strides[0] + head * sums.strides[1] + 4 * start
+                )
+                first = add_16(first, multiply_16(factor, load_16(FLOAT, place)))
+                second = add_16(second, multiply_16(factor, load_16(FLOAT, place + 4 * LANES)))
+            target = out + (head * head_dim + start) * number_bytes(out_form)
+            if start + CHUNK <= head_dim:
+                store_pair(form, first, second, out_form, target)
+            else:
+                store_pair(form, first, second, FLOAT, rest)
+                store_row(rest, head_dim - start, out_form, target)

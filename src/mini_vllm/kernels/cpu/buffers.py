@@ -8,9 +8,9 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mini_vllm.kernels.cpu.attention import TILE
 from mini_vllm.kernels.cpu.formats import whole_chunks
 from mini_vllm.kernels.cpu.layers import StepBuffers
+from mini_vllm.kernels.cpu.online_softmax import TILE
 
 ARGMAX_PARTS, ARGMAX_ROWS = 8, 64
 """Shares of the vocabulary that threads take, and rows whose logits exist at once in each."""

@@ -23,6 +23,7 @@ from mini_vllm.kernels.cpu.formats import (
 )
 from mini_vllm.kernels.cpu.matmul import matmul, pack_token, rows_times_tokens
 from mini_vllm.kernels.cpu.prompt_attention import attend_prompts
+from mini_vllm.kernels.cpu.simd import address_of
 from mini_vllm.kernels.cpu.stages import gate_row, norm_row, place_heads
 
 LAYER = np.dtype(
@@ -78,7 +79,7 @@ class StepBuffers(NamedTuple):
 def _norm_token(form, token, weight, eps, buffers):
     normed = buffers.normed[token]
     residual = buffers.residual[token]
-    norm_row(residual.ctypes.data, len(normed), weight, eps, normed.ctypes.data)
+    norm_row(address_of(residual), len(normed), weight, eps, address_of(normed))
     pack_token(form, normed, len(normed), buffers.packed, token, buffers.scales)
 
 
@@ -101,9 +102,9 @@ def _norm(form, tokens, weight, eps, buffers):
 @njit
 def _place_token(cache_form, token, layers, i, sizes, slots, cos, sin, buffers):
     place_heads(
-        cache_form, buffers.qkv[token].ctypes.data, layers[i], sizes, slots[token],
-        cos[token].ctypes.data, sin[token].ctypes.data,
-        buffers.q[token].ctypes.data, buffers.q.strides[1],
+        cache_form, address_of(buffers.qkv[token]), layers[i], sizes, slots[token],
+        address_of(cos[token]), address_of(sin[token]),
+        address_of(buffers.q[token]), buffers.q.strides[1],
     )  # fmt: skip
 
 
@@ -126,7 +127,7 @@ def _place(cache_form, tokens, layers, i, sizes, slots, cos, sin, buffers):
 @njit
 def _gate_token(form, token, inner, buffers):
     gate_up = buffers.gate_up[token]
-    gate_row(gate_up.ctypes.data, inner, gate_up.ctypes.data)
+    gate_row(address_of(gate_up), inner, address_of(gate_up))
     pack_token(form, gate_up, inner, buffers.packed, token, buffers.scales)
 
 
@@ -225,7 +226,7 @@ def run_layers(
 def final_norm(tokens, weight, eps, residual, out):
     """The last norm of `residual [tokens, width]`, to `out`."""
     for token in range(tokens):
-        row, target = residual[token].ctypes.data, out[token].ctypes.data
+        row, target = address_of(residual[token]), address_of(out[token])
         norm_row(row, residual.shape[1], weight, eps, target)
 
 
@@ -248,7 +249,7 @@ def _argmax_parts(form, head, scale, rows, columns, packed, scales, tokens, room
             count = min(width, rows - first)
             rows_times_tokens(
                 form, head + first * stride, scale + 4 * first if scale else 0, 0, 0, count,
-                columns, packed.ctypes.data, packed.strides[0], scales, room[part], 0, tokens,
+                columns, address_of(packed), packed.strides[0], scales, room[part], 0, tokens,
                 False,
             )  # fmt: skip
             for token in range(tokens):

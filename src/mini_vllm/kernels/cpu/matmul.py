@@ -46,6 +46,7 @@ from mini_vllm.kernels.cpu.products import (
 from mini_vllm.kernels.cpu.simd import (
     LANES,
     add_16,
+    address_of,
     load_16,
     load_f32,
     load_number,
@@ -130,7 +131,7 @@ def _finish(form, scale, bias, row, count, x_scales, token, tokens, table, out, 
     for t in range(tokens):
         numbers = sums_of_16_rows(form, table + t * TOKEN_BYTES)
         numbers = multiply_16(numbers, spread_16(x_scales[token + t]))
-        target = out[token + t, row:].ctypes.data
+        target = address_of(out[token + t, row:])
         if count == ROWS:
             if scale:
                 numbers = multiply_16(numbers, load_16(FLOAT, scale + 4 * row))
@@ -188,7 +189,7 @@ def _panel_times_tokens(form, w, bias, row, count, columns, x, x_stride, out, to
             room + 4 * i, load_f32(bias + 4 * (row + i)) if bias and i < count else np.float32(0)
         )
     while token < stop:
-        source, target = x + token * x_stride, out[token, row:].ctypes.data
+        source, target = x + token * x_stride, address_of(out[token, row:])
         if token + 6 <= stop:
             _panel(form, _SIX, w, steps, source, x_stride, target, stride, count, add, room)
             token += 6
@@ -241,7 +242,7 @@ def matmul(form, w, scale, bias, rows, columns, x, x_scales, out, tokens, add):
         out: float32 `[tokens, rows]`.
         add: whether to add to `out` (a residual) rather than to overwrite it.
     """
-    x_address, x_stride = x.ctypes.data, x.strides[0]
+    x_address, x_stride = address_of(x), x.strides[0]
     part_rows = ROWS if is_integer(form) else PANEL
     groups = (tokens + GROUP_TOKENS - 1) // GROUP_TOKENS
     parts = (rows + part_rows - 1) // part_rows
@@ -265,7 +266,7 @@ def panels(form, w, rows, columns, out):
     steps = whole_chunks(columns) // n
     for panel in prange((rows + PANEL - 1) // PANEL):
         room = np.zeros((steps, PANEL), np.float32)
-        address = room.ctypes.data
+        address = address_of(room)
         for row in range(min(PANEL, rows - panel * PANEL)):
             source = w + (panel * PANEL + row) * columns * size
             if columns % n == 0:
@@ -298,7 +299,7 @@ def widen_to_panels(form, w, scale, rows, columns, out_form, out):
     steps = columns * number_bytes(out_form) // 4
     for panel in prange((rows + PANEL - 1) // PANEL):
         room = np.empty(columns, np.float32)
-        address, target = room.ctypes.data, out + panel * steps * PANEL * 4
+        address, target = address_of(room), out + panel * steps * PANEL * 4
         for row in range(min(PANEL, rows - panel * PANEL)):
             _widen_row(form, w, scale, panel * PANEL + row, columns, out_form, address)
             for step in range(steps):
@@ -309,7 +310,7 @@ def widen_to_panels(form, w, scale, rows, columns, out_form, out):
 def widen_rows(form, w, scale, picked, out):
     """Float32 `out [T, columns]` of the rows `picked [T]` of a quantized matrix."""
     for i in prange(len(picked)):
-        _widen_row(form, w, scale, picked[i], out.shape[1], FLOAT, out[i].ctypes.data)
+        _widen_row(form, w, scale, picked[i], out.shape[1], FLOAT, address_of(out[i]))
 
 
 @entry(parallel=True)
@@ -330,13 +331,13 @@ def rows_of_panels(form, w, picked, out):
 @njit(fastmath={"contract", "nsz"})
 def pack_token(form, source, columns, x, token, x_scales):
     """Packs float32 `source [columns]` into `x[token]`, padded with zeros to whole chunks."""
-    address = x.ctypes.data + token * x.strides[0]
+    address = address_of(x) + token * x.strides[0]
     padded = whole_chunks(columns)
     x_scales[token] = 1
     if is_integer(form):
         _pack_int16(form, source, columns, padded, address, token, x_scales)
     else:
-        store_row(source.ctypes.data, columns, form, address)
+        store_row(address_of(source), columns, form, address)
         for i in range(columns, padded):
             store_number(form, address + number_bytes(form) * i, np.float32(0))
 

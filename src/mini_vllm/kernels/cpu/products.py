@@ -289,18 +289,25 @@ def add_weighted(
 
 
 @intrinsic
-def pair_place(context: Any, marker: Any, place: Any) -> Any:
-    """Where number `place` of 32 lies in a pair of vectors that `add_weighted` fills."""
-    interleaved = format_name(marker) == "bfloat16"
+def store_pair(
+    context: Any, marker: Any, first: Any, second: Any, out_marker: Any, out: Any
+) -> Any:
+    """Stores the 32 numbers of a pair of `add_weighted`, in order, in the format `out_marker`."""
+    interleaved, out_form = format_name(marker) == "bfloat16", format_name(out_marker)
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        place_ = args[1]
-        if not interleaved:
-            return place_
-        odd = b.mul(b.and_(place_, ir.Constant(I64, 1)), ir.Constant(I64, LANES))
-        return b.add(b.lshr(place_, ir.Constant(I64, 1)), odd)
+        _, first_, second_, _, out_ = args
+        if interleaved:
+            places = [place + LANES * half for place in range(LANES) for half in (0, 1)]
+            evens, odds = first_, second_
+            first_, second_ = (pick(b, evens, odds, places[i : i + LANES]) for i in (0, LANES))
+        size = LANES * (4 if out_form == "float32" else 2)
+        for half, numbers in enumerate((first_, second_)):
+            store(b, as_stored(b, out_form, numbers), out_, size * half)
+        return context.get_dummy_value()
 
-    return types.int64(marker, types.int64), codegen
+    kinds = (marker, float_vector, float_vector, out_marker, types.int64)
+    return types.none(*kinds), codegen
 
 
 def _groups_of(vectors: int) -> Any:

@@ -12,13 +12,12 @@ from __future__ import annotations
 import numpy as np
 from numba import njit, prange
 
-from mini_vllm.kernels.cpu.attention import HIDDEN, TILE
 from mini_vllm.kernels.cpu.compiled import entry
 from mini_vllm.kernels.cpu.formats import (
     CHUNK,
-    FLOAT,
     number_bytes,
 )
+from mini_vllm.kernels.cpu.online_softmax import HIDDEN, TILE, shrink_row, soften_row
 from mini_vllm.kernels.cpu.products import (
     add_outer,
     store_strip,
@@ -26,17 +25,10 @@ from mini_vllm.kernels.cpu.products import (
     zip_rows,
 )
 from mini_vllm.kernels.cpu.simd import (
-    LANES,
     LOG2_E,
-    exp2,
-    highest_of_64,
-    load_16,
+    address_of,
     load_f32,
     load_number,
-    multiply_16,
-    soften_64,
-    spread_16,
-    store_16,
     store_f32,
     store_number,
 )
@@ -104,30 +96,6 @@ def _clear(address, count):
 
 
 @njit
-def _soften_row(form, scores, visible, scale, weights, state):
-    """A query's softmax goes on over `scores [TILE]`; the weights are stored for the values.
-
-    All are addresses: a slice of an array would be counted, atomically, at each row. `state` is
-    the query's running maximum and sum. What earlier sums shrink by is returned.
-    """
-    for i in range(visible, TILE):
-        store_f32(scores + 4 * i, HIDDEN)
-    before = load_f32(state)
-    highest = max(before, highest_of_64(scores) * scale)
-    total = soften_64(form, scores, scale, highest, weights)
-    shrink = np.float32(1) if highest == before else exp2(before - highest)
-    store_f32(state, highest)
-    store_f32(state + 4, load_f32(state + 4) * shrink + total)
-    return shrink
-
-
-@njit
-def _shrink(row, width, factor):
-    for i in range(0, width, LANES):
-        store_16(FLOAT, row + 4 * i, multiply_16(load_16(FLOAT, row + 4 * i), spread_16(factor)))
-
-
-@njit
 def _attend_block(
     form, q, k_cache, v_cache, table, block_size, kv_heads, kv_head, group, dim,
     first, count, scale, out_form, out, queries, keys, values, scores, weights, sums, states,
@@ -145,19 +113,19 @@ def _attend_block(
     rows = count * group
     padded_rows = (rows + 3) // 4 * 4
     query_bytes = 4 * steps
-    a_queries, a_keys, a_values = queries.ctypes.data, keys.ctypes.data, values.ctypes.data
-    a_scores, a_weights, a_sums = scores.ctypes.data, weights.ctypes.data, sums.ctypes.data
-    a_states = states.ctypes.data
+    a_queries, a_keys, a_values = address_of(queries), address_of(keys), address_of(values)
+    a_scores, a_weights, a_sums = address_of(scores), address_of(weights), address_of(sums)
+    a_states = address_of(states)
     a_zeros = a_scores + 4 * 4 * TILE
     for row in range(rows):
         source = q[row // group, kv_head * group + row % group]
         target = a_queries + row * query_bytes
         store_f32(target + query_bytes - 4, np.float32(0))
         for i in range(dim):
-            store_number(form, target + size * i, load_number(form, source.ctypes.data + size * i))
+            store_number(form, target + size * i, load_number(form, address_of(source) + size * i))
     _clear(a_queries + rows * query_bytes, (padded_rows - rows) * steps)
     sums[:padded_rows] = 0
-    states[:padded_rows, 0] = -1e30
+    states[:padded_rows, 0] = HIDDEN
     states[:padded_rows, 1] = 0
     scale = np.float32(scale * LOG2_E)
     last = first + count
@@ -189,12 +157,12 @@ def _attend_block(
             )  # fmt: skip
             for i in range(4):
                 visible = max(0, min(filled, first + (row + i) // group + 1 - tile))
-                shrink = _soften_row(
+                shrink = soften_row(
                     form, a_scores + 4 * TILE * i, visible, scale, a_weights + i * TILE * size,
                     a_states + 8 * (row + i),
                 )  # fmt: skip
                 if shrink != 1:
-                    _shrink(a_sums + 4 * width * (row + i), width, shrink)
+                    shrink_row(a_sums + 4 * width * (row + i), width, shrink)
             for column in range(0, width, TILE):
                 place = a_sums + 4 * (row * width + column)
                 _multiply(
@@ -205,7 +173,7 @@ def _attend_block(
         target = out[row // group, kv_head * group + row % group]
         inverse = np.float32(1) / states[row, 1]
         for i in range(dim):
-            place = target.ctypes.data + number_bytes(out_form) * i
+            place = address_of(target) + number_bytes(out_form) * i
             store_number(out_form, place, sums[row, i] * inverse)
 
 

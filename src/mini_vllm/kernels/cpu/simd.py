@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic, models, register_model
@@ -305,8 +306,8 @@ def soften_64(context: Any, marker: Any, scores: Any, scale: Any, shift: Any, ou
 def _prefetch_line(context: Any, address: Any) -> Any:
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         pointer = b.inttoptr(args[0], I8.as_pointer())
-        read, soon, data = (ir.Constant(I32, number) for number in (0, 3, 1))
-        call(b, "llvm.prefetch.p0", ir.VoidType(), pointer, read, soon, data)
+        read, level_2, data = (ir.Constant(I32, number) for number in (0, 2, 1))
+        call(b, "llvm.prefetch.p0", ir.VoidType(), pointer, read, level_2, data)
         return context.get_dummy_value()
 
     return types.none(types.int64), codegen
@@ -314,9 +315,18 @@ def _prefetch_line(context: Any, address: Any) -> Any:
 
 @njit
 def prefetch(address, size):
-    """Asks for `size` bytes at an address to be brought into the cache, and does not wait."""
+    """Asks for `size` bytes at an address to be in the second cache soon, and does not wait.
+
+    The first is small, and has few places for lines on their way: a tile's worth would block it.
+    """
     for line in range(address, address + size, 64):
         _prefetch_line(line)
+
+
+@njit(inline="always")
+def address_of(array):
+    """Where an array begins, as int64: numba's own uint64 becomes a float beside an int64."""
+    return np.int64(array.ctypes.data)
 
 
 @njit
