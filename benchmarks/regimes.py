@@ -1,10 +1,10 @@
 """From how many tokens on a step should widen quantized weights rather than multiply integers.
 
-A step over the embedded model is timed both ways, in turns, for growing numbers of tokens; the
-table has the ratio of the best times. `WIDEN_FROM` in `mini_vllm.model.cpu_decoder` is where the
-ratio passes 1.
+A step over the embedded model, and over the blocks of other GGUF files, is timed both ways, in
+turns, for growing numbers of tokens; the table has the ratio of the best times. `WIDEN_FROM` in
+`mini_vllm.model.cpu_decoder` is where the ratio passes 1.
 
-    PYTHONPATH=src python benchmarks/regimes.py [--rounds 7] [--json]
+    PYTHONPATH=src python benchmarks/regimes.py [FILE.gguf ...] [--rounds 7] [--json]
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import time
+from pathlib import Path
 
 import torch
 
@@ -19,16 +20,20 @@ from mini_vllm.kernels.metadata import AttentionMetadata
 from mini_vllm.model.cpu_decoder import NEVER, CPUDecoder
 from mini_vllm.model.loader import load_model
 
-TOKENS = (8, 16, 32, 48, 64, 96, 128, 256)
+MODEL = "smollm2-135m"
+TOKENS = (8, 16, 32, 64, 128, 256, 512, 1024)
 
 
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("files", nargs="*", metavar="FILE.gguf")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
-    found = {name: measure(name, args.rounds) for name in ("int8", "int4", "gguf")}
+    found = {name: measure(MODEL, name, args.rounds) for name in ("int8", "int4", "gguf")}
+    for file in args.files:
+        found[Path(file).name] = measure(file, "gguf", args.rounds)
     if args.json:
         print(json.dumps(found))
         return
@@ -39,8 +44,8 @@ def main() -> None:
         print(f"| {name} | " + " | ".join(f"{ratios[tokens]:.2f}" for tokens in TOKENS) + " |")
 
 
-def measure(quantization: str, rounds: int) -> dict[int, float]:
-    decoder = load_model("smollm2-135m", "bfloat16", quantization).decoder
+def measure(model: str, quantization: str, rounds: int) -> dict[int, float]:
+    decoder = load_model(model, "bfloat16", quantization).decoder
     assert isinstance(decoder, CPUDecoder)
     return {tokens: ratio(decoder, tokens, rounds) for tokens in TOKENS}
 

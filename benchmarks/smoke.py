@@ -159,7 +159,7 @@ def attention_of_a_prompt(config: ModelConfig, dtype: torch.dtype) -> Comparison
         attend_prompts(
             marker(dtype), memory(q), *(c.data_ptr() for c in caches), meta.block_table.numpy(),
             blocks, BLOCK_SIZE, kv_heads, dim, dim**-0.5, marker(dtype), memory(out),
-            *room,
+            room,
         )  # fmt: skip
 
     ratio = turns(lambda: reference.paged_attention(q, *caches, meta, dim**-0.5), kernel)

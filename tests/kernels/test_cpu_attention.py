@@ -17,6 +17,7 @@ from mini_vllm.kernels import reference
 from mini_vllm.kernels.cpu.attention import attend
 from mini_vllm.kernels.cpu.buffers import Buffers
 from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS
+from mini_vllm.kernels.cpu.online_softmax import TILE
 from mini_vllm.kernels.cpu.prompt_attention import QUERY_BLOCK, attend_prompts, room_for_prompts
 
 DTYPES = (torch.float32, torch.bfloat16)
@@ -124,7 +125,7 @@ def attend_to_prompts(step: Step) -> Tensor:
     attend_prompts(
         step.marker, memory(step.q), step.k_cache.data_ptr(), step.v_cache.data_ptr(),
         step.block_table, np.array(blocks), shape.block_size, shape.kv_heads, shape.dim, step.scale,
-        step.marker, memory(out), *room_for_prompts(WORKERS, shape.group, shape.dim),
+        step.marker, memory(out), room_for_prompts(WORKERS, shape.group, shape.dim),
     )  # fmt: skip
     return out
 

@@ -19,12 +19,13 @@ from mini_vllm.kernels.cpu.layers import head_argmax, head_logits
 from mini_vllm.kernels.cpu.matmul import (
     PANEL,
     matmul,
-    pack_token,
+    pack_row,
     panels,
     rows_of_panels,
     widen_rows,
     widen_to_panels,
 )
+from mini_vllm.kernels.cpu.simd import address_of, row_at, rows_of
 from mini_vllm.kernels.quantized import BLOCK_BYTES, QuantizedMatrix, quantize
 
 TOKENS = (1, 2, 3, 5, 8, 9, 16, 17, 33)
@@ -35,9 +36,13 @@ QUANTIZED = ("int8", *BLOCKS)
 @entry()
 def pack_and_multiply(form, w, scale, bias, rows, x, packed, scales, out, add):
     """`matmul` as a layer calls it, kept among the compiled kernels."""
+    x_scales = address_of(scales)
     for token in range(len(x)):
-        pack_token(form, x[token], x.shape[1], packed, token, scales)
-    matmul(form, w, scale, bias, rows, x.shape[1], packed, scales, out, len(x), add)
+        target = row_at(rows_of(packed), token)
+        pack_row(form, row_at(rows_of(x), token), x.shape[1], target, x_scales + 4 * token)
+    matmul(
+        form, w, scale, bias, rows, x.shape[1], rows_of(packed), x_scales, rows_of(out), len(x), add
+    )
 
 
 @dataclass(frozen=True)

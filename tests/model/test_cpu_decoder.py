@@ -11,6 +11,7 @@ from gguf import GGMLQuantizationType as Kind
 from torch import Tensor
 
 from families import FAMILIES, save_family, save_wide
+from mini_vllm.kernels.cpu.layers import SHARED_FROM, SLAB
 from mini_vllm.kernels.quantized import QuantizedMatrix
 from mini_vllm.model.cpu_decoder import CPUDecoder
 from mini_vllm.model.decoder import Decoder
@@ -24,7 +25,10 @@ PATHS = pytest.mark.parametrize("widen_from", [FEW, MANY, BOTH])
 QUANTIZED = {"atol": 2e-2, "rtol": 0}
 """Of logits up to 20: activations are rounded to 16 bits where weights are integers."""
 LENGTHS = (61, 7, 34, 96)
-CHUNKS = (13, 1, 34, 9)
+CHUNKS = (49, 1, 34, 90)
+"""In the first step the threads share the tokens, in slabs; in later ones they share matrices."""
+assert sum(CHUNKS) >= max(SHARED_FROM, 2 * SLAB + 1)
+assert sum(LENGTHS) - sum(CHUNKS) < SHARED_FROM
 
 
 def reference(path: Path, dtype: str = "float32", quantization: str | None = None) -> Decoder:

@@ -33,7 +33,7 @@ FEW_QUERIES = 3
 """Queries of a sequence from which on they go through a tile of its context together."""
 MATRICES = ("qkv", "o", "gate_up", "down")
 NEVER = 1 << 62
-WIDEN_FROM = {"int8": 48, "q8_0": 48, "q4_0": 32, "q4_1": 32}
+WIDEN_FROM = {"int8": 256, "q8_0": 16, "q4_0": 16, "q4_1": 16}
 """Tokens from which on widening a layer to bfloat16 costs less than products of integers.
 Measured by benchmarks/regimes.py; docs/benchmarks.md has the table."""
 
@@ -76,14 +76,15 @@ class CPUDecoder(Decoder):
         self._rope = np.empty((0, 0), np.float32), np.empty((0, 0), np.float32)
         self._caches: KVCaches | None = None
         group = config.num_attention_heads // config.num_key_value_heads
+        self._threads = torch.get_num_threads()
         self._buffers = Buffers(
             config.hidden_size,
             config.intermediate_size,
             config.num_attention_heads,
             config.num_key_value_heads,
             config.head_dim,
+            self._threads,
         )
-        self._threads = torch.get_num_threads()
         self._prompt_room = room_for_prompts(self._threads, group, config.head_dim)
         self._wide: dict[str, Tensor] = {}
         self._shapes = {name: getattr(weights.layers[0], name).shape for name in MATRICES}

@@ -32,22 +32,26 @@ from mini_vllm.kernels.cpu.products import (
     add_weighted,
     desk,
     lay_down,
-    load_pairs,
+    load_groups,
+    store_groups,
     store_pair,
-    store_pairs,
     sums_of_16_rows,
 )
 from mini_vllm.kernels.cpu.simd import (
     LANES,
     LOG2_E,
+    Rows,
     add_16,
     address_of,
     exp2,
     load_16,
     load_f32,
+    load_i32,
     load_u16,
     multiply_16,
     prefetch,
+    row_at,
+    rows_of,
     spread_16,
     store_16,
     store_f32,
@@ -99,20 +103,20 @@ def _weigh(form, shape, row, row_stride, count, chunks, weights, totals, sum_str
     step = weight_bytes(form)
     for chunk in range(0, chunks - 1, 2):
         place, value = totals + chunk * _PAIR_BYTES, row + chunk * step
-        first = load_pairs(shape, place, sum_stride)
-        second = load_pairs(shape, place + _PAIR_BYTES, sum_stride)
+        first = load_groups(shape, _TWO, place, sum_stride)
+        second = load_groups(shape, _TWO, place + _PAIR_BYTES, sum_stride)
         for i in range(count):
             source, weight = value + i * row_stride, weights + 4 * i
             first = add_weighted(form, first, source, weight, 4 * TILE)
             second = add_weighted(form, second, source + step, weight, 4 * TILE)
-        store_pairs(first, place, sum_stride)
-        store_pairs(second, place + _PAIR_BYTES, sum_stride)
+        store_groups(first, _TWO, place, sum_stride)
+        store_groups(second, _TWO, place + _PAIR_BYTES, sum_stride)
     if chunks % 2:
         place, value = totals + (chunks - 1) * _PAIR_BYTES, row + (chunks - 1) * step
-        first = load_pairs(shape, place, sum_stride)
+        first = load_groups(shape, _TWO, place, sum_stride)
         for i in range(count):
             first = add_weighted(form, first, value + i * row_stride, weights + 4 * i, 4 * TILE)
-        store_pairs(first, place, sum_stride)
+        store_groups(first, _TWO, place, sum_stride)
 
 
 @njit
@@ -130,23 +134,23 @@ def _weigh_heads(form, heads, row, row_stride, count, chunks, weights, totals, s
 
 @njit
 def _whole_chunks(row, row_stride, count, whole, row_bytes, scratch):
-    """Address and stride of cached rows, of a copy in `scratch [TILE, bytes]` unless `whole`.
+    """Cached rows as `Rows` of whole chunks: where they are if `whole`, else a copy in `scratch`.
 
     `whole` says whether a row's size is a number of chunks.
     """
     if whole:
-        return row, row_stride
+        return Rows(row, row_stride)
     for i in range(count):
-        target = address_of(scratch) + i * scratch.strides[0]
         for byte in range(0, row_bytes, 2):
-            store_u16(target + byte, load_u16(row + i * row_stride + byte))
-    return address_of(scratch), scratch.strides[0]
+            store_u16(row_at(scratch, i) + byte, load_u16(row + i * row_stride + byte))
+    return scratch
 
 
 @njit
-def _offset(table, position, block_size, row_stride):
-    """Bytes from the start of a cache to the row of a position."""
-    return (table[position // block_size] * block_size + position % block_size) * row_stride
+def cache_offset(table, position, block_size, row_stride):
+    """Bytes from the start of a cache to the row of a position, by the int32 `table` of blocks."""
+    block = np.int64(load_i32(table + 4 * (position // block_size)))
+    return (block * block_size + position % block_size) * row_stride
 
 
 @njit
@@ -156,19 +160,21 @@ def _attend_part(
 ):  # fmt: skip
     """Attention of one token over positions `start` to `stop`: unnormalised `sums`, `states`.
 
-    `q` is the address of its packed heads, `q_stride` bytes apart; float32 `sums [heads, width]`,
-    `states [heads, 2]`, `scores [heads, TILE]`; `following` that of the keys to be read next.
+    `q` is the address of its packed heads, `q_stride` bytes apart. Addresses of float32, too, are
+    `scores [heads, TILE]`, `sums [heads, width]`, `states [heads, 2]`; `scratch` is rows of bytes,
+    and `following` the address of the keys that will be read next.
     """
     group = heads // kv_heads
     chunks = whole_chunks(head_dim) // CHUNK
     head_bytes = head_dim * weight_bytes(form) // CHUNK
     row_stride = kv_heads * head_bytes
     whole = head_dim % CHUNK == 0
-    sums[:] = 0
-    states[:, 0] = HIDDEN
-    states[:, 1] = 0
-    a_scores, a_sums, a_states = address_of(scores), address_of(sums), address_of(states)
     sum_stride = 4 * chunks * CHUNK
+    for head in range(heads):
+        store_f32(states + 8 * head, HIDDEN)
+        store_f32(states + 8 * head + 4, np.float32(0))
+        for i in range(0, chunks * CHUNK, LANES):
+            store_16(FLOAT, sums + head * sum_stride + 4 * i, spread_16(np.float32(0)))
     scale = np.float32(scale * LOG2_E)
     table_of_sums = desk()
     for begin in range(start, stop, TILE):
@@ -177,46 +183,46 @@ def _attend_part(
         while position < tile_end:
             end = min(tile_end, (position // block_size + 1) * block_size)
             count = end - position
-            offset = _offset(table, position, block_size, row_stride)
+            offset = cache_offset(table, position, block_size, row_stride)
             share = count * row_stride // kv_heads
             for kv_head in range(kv_heads):
                 prefetch(v_cache + offset + kv_head * share, share)
                 first = kv_head * group
-                row, stride = _whole_chunks(
+                keys = _whole_chunks(
                     k_cache + offset + kv_head * head_bytes, row_stride, count, whole, head_bytes,
                     scratch,
                 )  # fmt: skip
                 _score_heads(
-                    form, group, q + first * q_stride, q_stride, row, stride, count, chunks,
-                    a_scores + 4 * (first * TILE + position - begin), table_of_sums,
+                    form, group, q + first * q_stride, q_stride, keys.address, keys.stride, count,
+                    chunks, scores + 4 * (first * TILE + position - begin), table_of_sums,
                 )  # fmt: skip
             position = end
         for head in range(heads):
-            row = a_scores + 4 * TILE * head
-            shrink = soften_row(FLOAT, row, tile_end - begin, scale, row, a_states + 8 * head)
+            row = scores + 4 * TILE * head
+            shrink = soften_row(FLOAT, row, tile_end - begin, scale, row, states + 8 * head)
             if shrink != 1:
-                shrink_row(a_sums + head * sum_stride, chunks * CHUNK, shrink)
+                shrink_row(sums + head * sum_stride, chunks * CHUNK, shrink)
         position = begin
         while position < tile_end:
             end = min(tile_end, (position // block_size + 1) * block_size)
             count = end - position
-            offset = _offset(table, position, block_size, row_stride)
+            offset = cache_offset(table, position, block_size, row_stride)
             share = count * row_stride // kv_heads
             if position + TILE < stop:
-                ahead = k_cache + _offset(table, position + TILE, block_size, row_stride)
+                ahead = k_cache + cache_offset(table, position + TILE, block_size, row_stride)
             else:
                 ahead = following + (position - begin) * row_stride
             for kv_head in range(kv_heads):
                 prefetch(ahead + kv_head * share, share)
                 first = kv_head * group
-                row, stride = _whole_chunks(
+                values = _whole_chunks(
                     v_cache + offset + kv_head * head_bytes, row_stride, count, whole, head_bytes,
                     scratch,
                 )  # fmt: skip
                 _weigh_heads(
-                    form, group, row, stride, count, chunks,
-                    a_scores + 4 * (first * TILE + position - begin),
-                    a_sums + first * sum_stride, sum_stride,
+                    form, group, values.address, values.stride, count, chunks,
+                    scores + 4 * (first * TILE + position - begin), sums + first * sum_stride,
+                    sum_stride,
                 )  # fmt: skip
             position = end
 
@@ -237,23 +243,28 @@ def attend(
             are consecutive.
         scores, sums, states, scratch: room for P parts.
     """
-    heads = out.shape[1]
+    heads, q_stride, scratch_stride = out.shape[1], q.strides[1], scratch.strides[1]
     row_stride = kv_heads * head_dim * number_bytes(form)
+    q_rows, table_rows, out_rows = rows_of(q), rows_of(tables), rows_of(out)
+    score_rows, sum_rows, state_rows = rows_of(scores), rows_of(sums), rows_of(states)
+    scratch_rows, last = rows_of(scratch), len(parts) - 1
     for part in prange(len(parts)):
-        token, start, stop = parts[part]
-        other, begin, _ = parts[min(part + 1, len(parts) - 1)]
-        following = k_cache + _offset(tables[sequences[other]], begin, block_size, row_stride)
+        token, start, stop = parts[part, 0], parts[part, 1], parts[part, 2]
+        other = min(part + 1, last)
+        table = row_at(table_rows, sequences[parts[other, 0]])
+        following = k_cache + cache_offset(table, parts[other, 1], block_size, row_stride)
         _attend_part(
-            form, address_of(q[token]), q.strides[1], k_cache, v_cache,
-            tables[sequences[token]], block_size, kv_heads, heads, head_dim, start, stop, scale,
-            scores[part], sums[part], states[part], scratch[part], following,
+            form, row_at(q_rows, token), q_stride, k_cache, v_cache,
+            row_at(table_rows, sequences[token]), block_size, kv_heads, heads, head_dim, start,
+            stop, scale, row_at(score_rows, part), row_at(sum_rows, part),
+            row_at(state_rows, part), Rows(row_at(scratch_rows, part), scratch_stride), following,
         )  # fmt: skip
     part = 0
     while part < len(parts):
         token, end = parts[part, 0], part + 1
         while end < len(parts) and parts[end, 0] == token:
             end += 1
-        _merge(form, sums, states, part, end, head_dim, out_form, address_of(out[token]))
+        _merge(form, sums, states, part, end, head_dim, out_form, row_at(out_rows, token))
         part = end
 
 

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mini_vllm.kernels.cpu.formats import whole_chunks
-from mini_vllm.kernels.cpu.layers import StepBuffers
+from mini_vllm.kernels.cpu.formats import CHUNK, whole_chunks
+from mini_vllm.kernels.cpu.layers import SHARED_FROM, SLAB, StepBuffers
 from mini_vllm.kernels.cpu.online_softmax import TILE
 
 ARGMAX_PARTS, ARGMAX_ROWS = 8, 64
@@ -24,8 +24,11 @@ def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> np.ndarray:
 class Buffers:
     """For a model of these dimensions; grown when a step is larger than any before."""
 
-    def __init__(self, hidden: int, inner: int, heads: int, kv_heads: int, head_dim: int) -> None:
+    def __init__(
+        self, hidden: int, inner: int, heads: int, kv_heads: int, head_dim: int, threads: int = 1
+    ) -> None:
         self._widths = hidden, inner, heads, kv_heads, head_dim
+        self._threads = threads
         self._tokens = self._parts = 0
         self._step: StepBuffers | None = None
         self._argmax: tuple[np.ndarray, ...] = ()
@@ -57,16 +60,17 @@ class Buffers:
     def _allocate(self, tokens: int, parts: int) -> StepBuffers:
         hidden, inner, heads, kv_heads, head_dim = self._widths
         width = whole_chunks(head_dim)
-        widest = whole_chunks(max(hidden, inner, heads * head_dim))
+        slab = max(SHARED_FROM, self._threads * SLAB)
+        widest = whole_chunks(max(hidden, inner, heads * head_dim)) + CHUNK  # for whole pairs
         return StepBuffers(
             residual=np.empty((0, 0), np.float32),
-            normed=zeros(tokens, hidden),
-            packed=zeros(tokens, 4 * widest, dtype=torch.uint8),
-            scales=zeros(tokens),
-            qkv=zeros(tokens, (heads + 2 * kv_heads) * head_dim),
+            normed=zeros(slab, hidden),
+            packed=zeros(max(tokens, slab), 4 * widest, dtype=torch.uint8),
+            scales=zeros(max(tokens, slab)),
+            qkv=zeros(slab, (heads + 2 * kv_heads) * head_dim),
             q=zeros(tokens, heads, 4 * width, dtype=torch.uint8),
             attended=zeros(tokens, heads, head_dim),
-            gate_up=zeros(tokens, 2 * inner),
+            gate_up=zeros(slab, 2 * inner),
             scores=zeros(parts, heads, TILE),
             sums=zeros(parts, heads, width),
             states=zeros(parts, heads, 2),

@@ -33,6 +33,7 @@ class Format:
         weight_bytes: of a chunk of weights.
         activation_bytes: of a chunk of activations.
         integer: activations are int16 with a scale for each token; else they are as the weights.
+        chunks_at_once: how many chunks are multiplied at once; their activations are interleaved.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Format:
     weight_bytes: int
     activation_bytes: int
     integer: bool
+    chunks_at_once: int = 1
 
     @property
     def marker(self) -> np.ndarray:
@@ -60,9 +62,9 @@ FORMATS = {
         # GGUF's blocks of 32 (ggml's `block_q8_0` and so on): float16 scale d, for q4_1 minimum m,
         # then integers; in 4 bits, weights 0 to 15 are the low halves of the bytes.
         Format("q8_0", _blocks(("d", "u2", 1), ("q8", "i1", 32)), 34, 64, True),
-        Format("q4_0", _blocks(("d", "u2", 1), ("q4", "u1", 16)), 18, 64, True),
+        Format("q4_0", _blocks(("d", "u2", 1), ("q4", "u1", 16)), 18, 64, True, 2),
         # Behind the activations come their sums over the pairs that a lane adds, for m.
-        Format("q4_1", _blocks(("d", "u2", 1), ("m", "u2", 1), ("q4", "u1", 16)), 20, 96, True),
+        Format("q4_1", _blocks(("d", "u2", 1), ("m", "u2", 1), ("q4", "u1", 16)), 20, 96, True, 2),
     )
 }
 
@@ -98,6 +100,6 @@ def _trait(of: Any, kind: types.Type) -> Any:
 weight_bytes = _trait(lambda form: form.weight_bytes, types.int64)
 activation_bytes = _trait(lambda form: form.activation_bytes, types.int64)
 number_bytes = _trait(lambda form: form.dtype.itemsize, types.int64)
+chunks_at_once = _trait(lambda form: form.chunks_at_once, types.int64)
 is_integer = _trait(lambda form: form.integer, types.boolean)
 is_int8 = _trait(lambda form: form.name == "int8", types.boolean)
-has_pair_sums = _trait(lambda form: form.name == "q4_1", types.boolean)

@@ -1,7 +1,8 @@
 """Whole decoder layers, without a return to Python.
 
-One call runs all layers of a kind. Each stage of a layer is one use of the threads: norm and
-projection, attention, output projection, norm and gated MLP, down projection.
+One call runs all layers of a kind. With few tokens each stage of a layer is one use of the threads:
+norm, projection, attention, and so on. With many there are three: each thread takes its tokens
+through all that comes before attention, then there is attention, then all that comes after.
 
 Invariant: nothing is allocated; `StepBuffers` are as large as the step needs.
 """
@@ -21,9 +22,17 @@ from mini_vllm.kernels.cpu.formats import (
     weight_bytes,
     whole_chunks,
 )
-from mini_vllm.kernels.cpu.matmul import matmul, pack_token, rows_times_tokens
+from mini_vllm.kernels.cpu.matmul import PANEL_TOKENS, matmul, pack_row, rows_times_tokens
 from mini_vllm.kernels.cpu.prompt_attention import attend_prompts
-from mini_vllm.kernels.cpu.simd import address_of
+from mini_vllm.kernels.cpu.simd import (
+    Rows,
+    address_of,
+    load_f32,
+    load_i64,
+    row_at,
+    rows_from,
+    rows_of,
+)
 from mini_vllm.kernels.cpu.stages import gate_row, norm_row, place_heads
 
 LAYER = np.dtype(
@@ -41,6 +50,12 @@ LAYER = np.dtype(
 
 FEW = 4
 """Fewer tokens than this are normed and packed by one thread, sooner than it wakes others."""
+SHARED_FROM = 96
+"""From so many tokens on, each thread takes its share of them through all stages between one
+attention and the next, with nothing to wait for and its numbers in its own cache. With fewer, the
+threads share each matrix, so that it is read once."""
+SLAB = 66
+"""The most tokens that a thread takes along together."""
 
 
 class Sizes(NamedTuple):
@@ -58,7 +73,8 @@ class Sizes(NamedTuple):
 class StepBuffers(NamedTuple):
     """What a step of T tokens writes between its stages, with P parts of attention.
 
-    float32 but for the packed activations and queries, which are bytes.
+    float32 but for the packed activations and queries, which are bytes. `residual`, `q` and
+    `attended` have T rows; the others as many as are used at once, a slab for each thread.
     """
 
     residual: np.ndarray
@@ -76,96 +92,168 @@ class StepBuffers(NamedTuple):
 
 
 @njit
-def _norm_token(form, token, weight, eps, buffers):
-    normed = buffers.normed[token]
-    residual = buffers.residual[token]
-    norm_row(address_of(residual), len(normed), weight, eps, address_of(normed))
-    pack_token(form, normed, len(normed), buffers.packed, token, buffers.scales)
+def _pack(form, source, columns, token, packed, scales):
+    pack_row(form, source, columns, row_at(packed, token), scales + 4 * token)
+
+
+@njit
+def _norm_token(form, token, weight, width, eps, residual, normed, packed, scales):
+    norm_row(row_at(residual, token), width, weight, eps, row_at(normed, token))
+    _pack(form, row_at(normed, token), width, token, packed, scales)
 
 
 @njit(parallel=True)
-def _norm_tokens(form, tokens, weight, eps, buffers):
+def _norm_tokens(form, tokens, weight, width, eps, residual, normed, packed, scales):
     for token in prange(tokens):
-        _norm_token(form, token, weight, eps, buffers)
+        _norm_token(form, token, weight, width, eps, residual, normed, packed, scales)
 
 
 @njit
-def _norm(form, tokens, weight, eps, buffers):
+def _norm(form, tokens, weight, width, eps, residual, normed, packed, scales):
     """The norm of the residual, packed for a projection."""
     if tokens < FEW:
         for token in range(tokens):
-            _norm_token(form, token, weight, eps, buffers)
+            _norm_token(form, token, weight, width, eps, residual, normed, packed, scales)
     else:
-        _norm_tokens(form, tokens, weight, eps, buffers)
+        _norm_tokens(form, tokens, weight, width, eps, residual, normed, packed, scales)
 
 
 @njit
-def _place_token(cache_form, token, layers, i, sizes, slots, cos, sin, buffers):
+def _place_token(form, token, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes):
     place_heads(
-        cache_form, address_of(buffers.qkv[token]), layers[i], sizes, slots[token],
-        address_of(cos[token]), address_of(sin[token]),
-        address_of(buffers.q[token]), buffers.q.strides[1],
+        form, row_at(qkv, token), layers[i], sizes, load_i64(slots + 8 * token),
+        row_at(cos, token), row_at(sin, token), row_at(q, token), head_bytes,
     )  # fmt: skip
 
 
 @njit(parallel=True)
-def _place_tokens(cache_form, tokens, layers, i, sizes, slots, cos, sin, buffers):
+def _place_tokens(form, tokens, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes):
     for token in prange(tokens):
-        _place_token(cache_form, token, layers, i, sizes, slots, cos, sin, buffers)
+        _place_token(form, token, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes)
 
 
 @njit
-def _place(cache_form, tokens, layers, i, sizes, slots, cos, sin, buffers):
-    """QK-norm and RoPE; keys and values go to the cache."""
+def _place(form, tokens, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes):
+    """QK-norm and RoPE; keys and values go to the cache, queries to `q`."""
     if tokens < FEW:
         for token in range(tokens):
-            _place_token(cache_form, token, layers, i, sizes, slots, cos, sin, buffers)
+            _place_token(form, token, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes)
     else:
-        _place_tokens(cache_form, tokens, layers, i, sizes, slots, cos, sin, buffers)
+        _place_tokens(form, tokens, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes)
 
 
 @njit
-def _gate_token(form, token, inner, buffers):
-    gate_up = buffers.gate_up[token]
-    gate_row(address_of(gate_up), inner, address_of(gate_up))
-    pack_token(form, gate_up, inner, buffers.packed, token, buffers.scales)
+def _gate_token(form, token, inner, gate_up, packed, scales):
+    gate_row(row_at(gate_up, token), inner, row_at(gate_up, token))
+    _pack(form, row_at(gate_up, token), inner, token, packed, scales)
 
 
 @njit(parallel=True)
-def _gate_tokens(form, tokens, inner, buffers):
+def _gate_tokens(form, tokens, inner, gate_up, packed, scales):
     for token in prange(tokens):
-        _gate_token(form, token, inner, buffers)
+        _gate_token(form, token, inner, gate_up, packed, scales)
 
 
 @njit
-def _gate(form, tokens, inner, buffers):
+def _gate(form, tokens, inner, gate_up, packed, scales):
     """SwiGLU, packed for the down projection."""
     if tokens < FEW:
         for token in range(tokens):
-            _gate_token(form, token, inner, buffers)
+            _gate_token(form, token, inner, gate_up, packed, scales)
     else:
-        _gate_tokens(form, tokens, inner, buffers)
-
-
-@njit
-def _pack_attended_token(form, token, buffers):
-    attended = buffers.attended[token].reshape(-1)
-    pack_token(form, attended, len(attended), buffers.packed, token, buffers.scales)
+        _gate_tokens(form, tokens, inner, gate_up, packed, scales)
 
 
 @njit(parallel=True)
-def _pack_attended_tokens(form, tokens, buffers):
+def _pack_tokens(form, tokens, width, source, packed, scales):
     for token in prange(tokens):
-        _pack_attended_token(form, token, buffers)
+        _pack(form, row_at(source, token), width, token, packed, scales)
 
 
 @njit
-def _pack_attended(form, tokens, buffers):
+def _pack_all(form, tokens, width, source, packed, scales):
     if tokens < FEW:
         for token in range(tokens):
-            _pack_attended_token(form, token, buffers)
+            _pack(form, row_at(source, token), width, token, packed, scales)
     else:
-        _pack_attended_tokens(form, tokens, buffers)
+        _pack_tokens(form, tokens, width, source, packed, scales)
+
+
+@njit
+def _share(worker, workers, tokens):
+    """The tokens that one of the threads takes: the first, the one after the last, and how many at
+    a time, none of them few."""
+    start, end = worker * tokens // workers, (worker + 1) * tokens // workers
+    slabs = max(1, (end - start + SLAB - 1) // SLAB)
+    together = (end - start + slabs - 1) // slabs
+    return start, end, (together + PANEL_TOKENS - 1) // PANEL_TOKENS * PANEL_TOKENS
+
+
+@njit(parallel=True)
+def _share_heads(
+    form, cache_form, tokens, layers, i, sizes, slots, cos, sin, residual, normed, packed, scales,
+    qkv, q, head_bytes, workers,
+):  # fmt: skip
+    """What comes before attention, each thread for its tokens."""
+    for worker in prange(workers):
+        layer, place = layers[i], worker * SLAB
+        rows = (sizes.heads + 2 * sizes.kv_heads) * sizes.head_dim
+        mine, x_scales = rows_from(packed, place), scales + 4 * place
+        mine_normed, mine_qkv = rows_from(normed, place), rows_from(qkv, place)
+        start, end, together = _share(worker, workers, tokens)
+        for first in range(start, end, together):
+            count, numbers = min(together, end - first), rows_from(residual, first)
+            for token in range(count):
+                _norm_token(
+                    form, token, layer.input_norm, sizes.hidden, sizes.eps, numbers, mine_normed,
+                    mine, x_scales,
+                )  # fmt: skip
+            rows_times_tokens(
+                form, layer.qkv, layer.qkv_scale, layer.qkv_bias, 0, rows, sizes.hidden, mine,
+                x_scales, mine_qkv, 0, count, False,
+            )  # fmt: skip
+            for token in range(count):
+                _place_token(
+                    cache_form, token, layers, i, sizes, slots + 8 * first, rows_from(cos, first),
+                    rows_from(sin, first), mine_qkv, rows_from(q, first), head_bytes,
+                )  # fmt: skip
+
+
+@njit(parallel=True)
+def _share_rest(
+    o_form, gate_up_form, down_form, tokens, layers, i, sizes, attended, residual, normed, packed,
+    scales, gate_up, workers,
+):  # fmt: skip
+    """What comes after attention, each thread for its tokens."""
+    for worker in prange(workers):
+        layer, place = layers[i], worker * SLAB
+        hidden, inner, width = sizes.hidden, sizes.inner, sizes.heads * sizes.head_dim
+        mine, x_scales = rows_from(packed, place), scales + 4 * place
+        mine_normed, mine_gate_up = rows_from(normed, place), rows_from(gate_up, place)
+        start, end, together = _share(worker, workers, tokens)
+        for first in range(start, end, together):
+            count, numbers = min(together, end - first), rows_from(residual, first)
+            for token in range(count):
+                _pack(o_form, row_at(attended, first + token), width, token, mine, x_scales)
+            rows_times_tokens(
+                o_form, layer.o, layer.o_scale, layer.o_bias, 0, hidden, width, mine, x_scales,
+                numbers, 0, count, True,
+            )  # fmt: skip
+            for token in range(count):
+                _norm_token(
+                    gate_up_form, token, layer.post_norm, hidden, sizes.eps, numbers, mine_normed,
+                    mine, x_scales,
+                )  # fmt: skip
+            rows_times_tokens(
+                gate_up_form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias, 0, 2 * inner,
+                hidden, mine, x_scales, mine_gate_up, 0, count, False,
+            )  # fmt: skip
+            for token in range(count):
+                _gate_token(down_form, token, inner, mine_gate_up, mine, x_scales)
+            rows_times_tokens(
+                down_form, layer.down, layer.down_scale, layer.down_bias, 0, hidden, inner, mine,
+                x_scales, numbers, 0, count, True,
+            )  # fmt: skip
 
 
 @entry()
@@ -181,17 +269,32 @@ def run_layers(
         slots: int64 `[tokens]`; cos, sin: float32 `[tokens, head_dim / 2]`.
         tables, sequences, parts: as `attend` takes them; blocks, prompt_room: `attend_prompts`.
     """
-    hidden, inner, dim = sizes.hidden, sizes.inner, sizes.head_dim
+    hidden, inner, dim, eps = sizes.hidden, sizes.inner, sizes.head_dim, sizes.eps
     qkv_rows = (sizes.heads + 2 * sizes.kv_heads) * dim
-    residual, packed, scales = buffers.residual, buffers.packed, buffers.scales
+    residual, q, attended = (
+        rows_of(buffers.residual), rows_of(buffers.q), rows_of(buffers.attended),
+    )  # fmt: skip
+    normed, packed, scales = (
+        rows_of(buffers.normed), rows_of(buffers.packed), address_of(buffers.scales),
+    )  # fmt: skip
+    qkv, gate_up = rows_of(buffers.qkv), rows_of(buffers.gate_up)
+    slots_, cos_, sin_ = address_of(slots), rows_of(cos), rows_of(sin)
+    head_bytes, workers = buffers.q.strides[1], len(prompt_room)
+    shared = tokens >= SHARED_FROM
     for i in range(len(layers)):
         layer = layers[i]
-        _norm(qkv_form, tokens, layer.input_norm, sizes.eps, buffers)
-        matmul(
-            qkv_form, layer.qkv, layer.qkv_scale, layer.qkv_bias, qkv_rows, hidden,
-            packed, scales, buffers.qkv, tokens, False,
-        )  # fmt: skip
-        _place(cache_form, tokens, layers, i, sizes, slots, cos, sin, buffers)
+        if shared:
+            _share_heads(
+                qkv_form, cache_form, tokens, layers, i, sizes, slots_, cos_, sin_, residual,
+                normed, packed, scales, qkv, q, head_bytes, workers,
+            )  # fmt: skip
+        else:
+            _norm(qkv_form, tokens, layer.input_norm, hidden, eps, residual, normed, packed, scales)
+            matmul(
+                qkv_form, layer.qkv, layer.qkv_scale, layer.qkv_bias, qkv_rows, hidden,
+                packed, scales, qkv, tokens, False,
+            )  # fmt: skip
+            _place(cache_form, tokens, layers, i, sizes, slots_, cos_, sin_, qkv, q, head_bytes)
         if len(parts):
             attend(
                 cache_form, buffers.q, layer.k_cache, layer.v_cache, tables, sequences, parts,
@@ -199,23 +302,28 @@ def run_layers(
                 buffers.scores, buffers.sums, buffers.states, buffers.scratch,
             )  # fmt: skip
         if len(blocks):
-            queries, keys, values, scores, weights, sums, states = prompt_room
             attend_prompts(
                 cache_form, buffers.q, layer.k_cache, layer.v_cache, tables, blocks,
                 sizes.block_size, sizes.kv_heads, dim, dim**-0.5, FLOAT, buffers.attended,
-                queries, keys, values, scores, weights, sums, states,
+                prompt_room,
             )  # fmt: skip
-        _pack_attended(o_form, tokens, buffers)
+        if shared:
+            _share_rest(
+                o_form, gate_up_form, down_form, tokens, layers, i, sizes, attended, residual,
+                normed, packed, scales, gate_up, workers,
+            )  # fmt: skip
+            continue
+        _pack_all(o_form, tokens, sizes.heads * dim, attended, packed, scales)
         matmul(
             o_form, layer.o, layer.o_scale, layer.o_bias, hidden, sizes.heads * dim,
             packed, scales, residual, tokens, True,
         )  # fmt: skip
-        _norm(gate_up_form, tokens, layer.post_norm, sizes.eps, buffers)
+        _norm(gate_up_form, tokens, layer.post_norm, hidden, eps, residual, normed, packed, scales)
         matmul(
             gate_up_form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias,
-            2 * inner, hidden, packed, scales, buffers.gate_up, tokens, False,
+            2 * inner, hidden, packed, scales, gate_up, tokens, False,
         )  # fmt: skip
-        _gate(down_form, tokens, inner, buffers)
+        _gate(down_form, tokens, inner, gate_up, packed, scales)
         matmul(
             down_form, layer.down, layer.down_scale, layer.down_bias, hidden, inner,
             packed, scales, residual, tokens, True,
@@ -225,38 +333,40 @@ def run_layers(
 @entry()
 def final_norm(tokens, weight, eps, residual, out):
     """The last norm of `residual [tokens, width]`, to `out`."""
+    source, target = rows_of(residual), rows_of(out)
     for token in range(tokens):
-        row, target = address_of(residual[token]), address_of(out[token])
-        norm_row(row, residual.shape[1], weight, eps, target)
+        norm_row(row_at(source, token), residual.shape[1], weight, eps, row_at(target, token))
 
 
 @entry()
 def head_logits(form, head, scale, rows, hidden, packed, scales, out):
     """Logits `out [S, rows]` of `hidden [S, width]`, both float32."""
-    for token in range(len(hidden)):
-        pack_token(form, hidden[token], hidden.shape[1], packed, token, scales)
-    matmul(form, head, scale, 0, rows, hidden.shape[1], packed, scales, out, len(hidden), False)
+    (tokens, width), x, x_scales = hidden.shape, rows_of(packed), address_of(scales)
+    _pack_all(form, tokens, width, rows_of(hidden), x, x_scales)
+    matmul(form, head, scale, 0, rows, width, x, x_scales, rows_of(out), tokens, False)
 
 
 @njit(parallel=True)
-def _argmax_parts(form, head, scale, rows, columns, packed, scales, tokens, room, best, place):
+def _argmax_parts(form, head, scale, rows, columns, x, x_scales, tokens, room, best, place):
     parts, _, width = room.shape
     stride = whole_chunks(columns) // CHUNK * weight_bytes(form)
     tiles = (rows + width - 1) // width
+    tiles_of_parts, logits_stride = rows_of(room), room.strides[1]
     for part in prange(parts):
+        logits = Rows(row_at(tiles_of_parts, part), logits_stride)
         for tile in range(part * tiles // parts, (part + 1) * tiles // parts):
             first = tile * width
             count = min(width, rows - first)
             rows_times_tokens(
                 form, head + first * stride, scale + 4 * first if scale else 0, 0, 0, count,
-                columns, address_of(packed), packed.strides[0], scales, room[part], 0, tokens,
-                False,
+                columns, x, x_scales, logits, 0, tokens, False,
             )  # fmt: skip
             for token in range(tokens):
-                for row in range(count):
-                    if room[part, token, row] > best[part, token]:
-                        best[part, token] = room[part, token, row]
-                        place[part, token] = first + row
+                for i in range(count):
+                    logit = load_f32(row_at(logits, token) + 4 * i)
+                    if logit > best[part, token]:
+                        best[part, token] = logit
+                        place[part, token] = first + i
 
 
 @entry()
@@ -267,14 +377,11 @@ def head_argmax(form, head, scale, rows, hidden, packed, scales, room, best, pla
         room: float32 `[parts, S, width]`, tiles of logits; best, place: `[parts, S]`.
         out: int64 `[S]`.
     """
-    tokens = len(hidden)
-    for token in range(tokens):
-        pack_token(form, hidden[token], hidden.shape[1], packed, token, scales)
+    (tokens, width), x, x_scales = hidden.shape, rows_of(packed), address_of(scales)
+    _pack_all(form, tokens, width, rows_of(hidden), x, x_scales)
     best[:] = -np.inf
     place[:] = 0
-    _argmax_parts(
-        form, head, scale, rows, hidden.shape[1], packed, scales, tokens, room, best, place
-    )
+    _argmax_parts(form, head, scale, rows, width, x, x_scales, tokens, room, best, place)
     for token in range(tokens):
         winner = 0
         for part in range(1, len(best)):

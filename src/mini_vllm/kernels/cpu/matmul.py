@@ -8,7 +8,7 @@ finished together. With few tokens either costs what reading the weights costs.
 Invariant: a row's product with a token does not depend on which tokens are beside it.
 
 Shapes: weights `[out, columns]` in chunks of 32, so `columns` is padded to a multiple of 32 with
-zeros; activations are packed by `pack_token` in the form that the weights' format wants.
+zeros; activations are packed by `pack_row` in the form that the weights' format wants.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from mini_vllm.kernels.cpu.formats import (
     CHUNK,
     FLOAT,
     activation_bytes,
-    has_pair_sums,
+    chunks_at_once,
     is_int8,
     is_integer,
     number_bytes,
@@ -32,14 +32,18 @@ from mini_vllm.kernels.cpu.products import (
     DESK_TOKENS,
     ROW_BYTES,
     TOKEN_BYTES,
+    add_last_products,
     add_outer,
     add_products,
     add_strip,
     desk,
     lay_down,
-    store_strip,
-    strip,
+    load_groups,
+    magnitude_of_16,
+    pack_chunk,
+    store_groups,
     sums_of_16_rows,
+    turn_16,
     widen_chunk,
     zeros,
 )
@@ -51,18 +55,19 @@ from mini_vllm.kernels.cpu.simd import (
     load_f32,
     load_number,
     multiply_16,
+    row_at,
     spread_16,
     store_16,
     store_f32,
-    store_i16,
     store_number,
     store_row,
 )
 
 PANEL = 64
 """Rows of numbers that lie side by side."""
-GROUP_TOKENS = 60
-"""Tokens that a thread takes a panel with, so that there is enough to share out."""
+PANEL_TOKENS, GROUP_TOKENS = 6, 32
+"""Tokens that a panel takes at once, and about as many as a thread takes it with before it turns to
+the next: small enough to share the work out evenly."""
 ROWS = 16
 """Rows of integers whose sums are finished together."""
 ROW_TOKENS = 8
@@ -79,10 +84,12 @@ def accumulate(form, rows, tokens, w, w_stride, x, x_stride, chunks):
     `rows` and `tokens` are tuples as long as there are such.
     """
     totals = zeros(form, rows, tokens)
-    for _ in range(chunks):
+    for _ in range(chunks // chunks_at_once(form)):
         totals = add_products(form, totals, rows, w, w_stride, x, x_stride)
-        w += weight_bytes(form)
-        x += activation_bytes(form)
+        w += chunks_at_once(form) * weight_bytes(form)
+        x += chunks_at_once(form) * activation_bytes(form)
+    if chunks % chunks_at_once(form):
+        totals = add_last_products(form, totals, rows, w, w_stride, x, x_stride)
     return totals
 
 
@@ -126,17 +133,17 @@ def _sixteen_rows(form, w, w_stride, count, x, x_stride, chunks, tokens, table):
 
 
 @njit
-def _finish(form, scale, bias, row, count, x_scales, token, tokens, table, out, add):
+def _finish(form, scale, bias, first, count, x_scales, token, tokens, table, out, add):
     """Sums 16 rows' accumulators for each token: scaled, biased, added to `out` or not."""
     for t in range(tokens):
         numbers = sums_of_16_rows(form, table + t * TOKEN_BYTES)
-        numbers = multiply_16(numbers, spread_16(x_scales[token + t]))
-        target = address_of(out[token + t, row:])
+        numbers = multiply_16(numbers, spread_16(load_f32(x_scales + 4 * (token + t))))
+        target = row_at(out, token + t) + 4 * first
         if count == ROWS:
             if scale:
-                numbers = multiply_16(numbers, load_16(FLOAT, scale + 4 * row))
+                numbers = multiply_16(numbers, load_16(FLOAT, scale + 4 * first))
             if bias:
-                numbers = add_16(numbers, load_16(FLOAT, bias + 4 * row))
+                numbers = add_16(numbers, load_16(FLOAT, bias + 4 * first))
             if add:
                 numbers = add_16(numbers, load_16(FLOAT, target))
             store_16(FLOAT, target, numbers)
@@ -145,9 +152,9 @@ def _finish(form, scale, bias, row, count, x_scales, token, tokens, table, out, 
             for i in range(count):
                 number = load_f32(table + t * TOKEN_BYTES + 4 * i)
                 if scale:
-                    number *= load_f32(scale + 4 * (row + i))
+                    number *= load_f32(scale + 4 * (first + i))
                 if bias:
-                    number += load_f32(bias + 4 * (row + i))
+                    number += load_f32(bias + 4 * (first + i))
                 if add:
                     number += load_f32(target + 4 * i)
                 store_f32(target + 4 * i, number)
@@ -159,18 +166,18 @@ def _panel(form, shape, w, steps, x, x_stride, out, out_stride, count, add, room
 
     `room` begins with the rows' biases, and has space for the tokens' sums behind them.
     """
-    totals = strip(shape, room, 0)
+    totals = load_groups(shape, _FOUR, room, 0)
     for _ in range(steps):
-        totals = add_outer(form, totals, x, x_stride, w)
+        totals = add_outer(form, totals, _FOUR, x, x_stride, w)
         x += 4
         w += 4 * PANEL
     if count == PANEL:
         if add:
             totals = add_strip(totals, out, out_stride)
-        store_strip(totals, out, out_stride)
+        store_groups(totals, _FOUR, out, out_stride)
     else:
         found = room + 4 * PANEL
-        store_strip(totals, found, 4 * PANEL)
+        store_groups(totals, _FOUR, found, 4 * PANEL)
         for token in range(len(shape)):
             for i in range(count):
                 number = load_f32(found + 4 * (PANEL * token + i))
@@ -179,20 +186,20 @@ def _panel(form, shape, w, steps, x, x_stride, out, out_stride, count, add, room
 
 
 @njit
-def _panel_times_tokens(form, w, bias, row, count, columns, x, x_stride, out, token, stop, add):
+def _panel_times_tokens(form, w, bias, first, count, columns, x, out, token, stop, add):
     """One panel with the tokens from `token` to `stop`, six at a time."""
     steps = whole_chunks(columns) * number_bytes(form) // 4
-    stride = out.strides[0]
+    x_stride, stride = x.stride, out.stride
     room = desk()
     for i in range(PANEL):
         store_f32(
-            room + 4 * i, load_f32(bias + 4 * (row + i)) if bias and i < count else np.float32(0)
+            room + 4 * i, load_f32(bias + 4 * (first + i)) if bias and i < count else np.float32(0)
         )
     while token < stop:
-        source, target = x + token * x_stride, address_of(out[token, row:])
-        if token + 6 <= stop:
+        source, target = row_at(x, token), row_at(out, token) + 4 * first
+        if token + PANEL_TOKENS <= stop:
             _panel(form, _SIX, w, steps, source, x_stride, target, stride, count, add, room)
-            token += 6
+            token += PANEL_TOKENS
         elif token + 4 <= stop:
             _panel(form, _FOUR, w, steps, source, x_stride, target, stride, count, add, room)
             token += 4
@@ -206,27 +213,27 @@ def _panel_times_tokens(form, w, bias, row, count, columns, x, x_stride, out, to
 
 @njit
 def rows_times_tokens(
-    form, w, scale, bias, start, stop, columns, x, x_stride, x_scales, out, token, end, add
-):
+    form, w, scale, bias, start, stop, columns, x, x_scales, out, token, end, add
+):  # fmt: skip
     """`out[token:end, start:stop]` of `matmul`, by the calling thread; `start` begins a part."""
     chunks = whole_chunks(columns) // CHUNK
     stride = chunks * weight_bytes(form)
     if is_integer(form):
         table = desk()
-        for row in range(start, stop, ROWS):
-            count = min(ROWS, stop - row)
-            for first in range(token, end, DESK_TOKENS):
-                together = min(DESK_TOKENS, end - first)
+        for first in range(start, stop, ROWS):
+            count = min(ROWS, stop - first)
+            for begin in range(token, end, DESK_TOKENS):
+                together = min(DESK_TOKENS, end - begin)
                 _sixteen_rows(
-                    form, w + row * stride, stride, count, x + first * x_stride, x_stride, chunks,
+                    form, w + first * stride, stride, count, row_at(x, begin), x.stride, chunks,
                     together, table,
                 )  # fmt: skip
-                _finish(form, scale, bias, row, count, x_scales, first, together, table, out, add)
+                _finish(form, scale, bias, first, count, x_scales, begin, together, table, out, add)
     else:
-        for row in range(start, stop, PANEL):
-            count = min(PANEL, stop - row)
+        for first in range(start, stop, PANEL):
+            count = min(PANEL, stop - first)
             _panel_times_tokens(
-                form, w + row * stride, bias, row, count, columns, x, x_stride, out, token, end, add
+                form, w + first * stride, bias, first, count, columns, x, out, token, end, add
             )
 
 
@@ -238,20 +245,37 @@ def matmul(form, w, scale, bias, rows, columns, x, x_scales, out, tokens, add):
         form: marker of the weights' format.
         w, scale, bias: addresses of weights (float32 and bfloat16 in `panels`), float32 scales
             `[rows]` and biases; 0 for none.
-        x: uint8 `[tokens, bytes]`, packed; x_scales: float32 `[tokens]`.
-        out: float32 `[tokens, rows]`.
+        x: `Rows` of packed tokens; x_scales: address of float32 `[tokens]`.
+        out: `Rows` of float32 `[tokens, rows]`.
         add: whether to add to `out` (a residual) rather than to overwrite it.
     """
-    x_address, x_stride = address_of(x), x.strides[0]
-    part_rows = ROWS if is_integer(form) else PANEL
+    part_rows, unit = (ROWS, DESK_TOKENS) if is_integer(form) else (PANEL, PANEL_TOKENS)
     groups = (tokens + GROUP_TOKENS - 1) // GROUP_TOKENS
+    together = ((tokens + groups - 1) // groups + unit - 1) // unit * unit
+    groups = (tokens + together - 1) // together
     parts = (rows + part_rows - 1) // part_rows
     for item in prange(parts * groups):
-        start, token = item // groups * part_rows, item % groups * GROUP_TOKENS
+        start, token = item // groups * part_rows, item % groups * together
         rows_times_tokens(
-            form, w, scale, bias, start, min(start + part_rows, rows), columns,
-            x_address, x_stride, x_scales, out, token, min(token + GROUP_TOKENS, tokens), add,
+            form, w, scale, bias, start, min(start + part_rows, rows), columns, x, x_scales, out,
+            token, min(token + together, tokens), add,
         )  # fmt: skip
+
+
+@njit
+def _lay_side_by_side(source, stride, count, steps, out):
+    """Up to 64 rows of `steps` words each, `stride` bytes apart, as `out [steps, 64]` words.
+
+    Places of `out` for rows from `count` on are left as they are.
+    """
+    whole_rows, whole_steps = count // LANES * LANES, steps // LANES * LANES
+    for step in range(0, whole_steps, LANES):
+        for first in range(0, whole_rows, LANES):
+            place = out + 4 * (step * PANEL + first)
+            turn_16(source + first * stride + 4 * step, stride, place, 4 * PANEL)
+    for i in range(count):
+        for step in range(whole_steps if i < whole_rows else 0, steps):
+            store_f32(out + 4 * (step * PANEL + i), load_f32(source + i * stride + 4 * step))
 
 
 @entry(parallel=True)
@@ -266,16 +290,14 @@ def panels(form, w, rows, columns, out):
     steps = whole_chunks(columns) // n
     for panel in prange((rows + PANEL - 1) // PANEL):
         room = np.zeros((steps, PANEL), np.float32)
-        address = address_of(room)
-        for row in range(min(PANEL, rows - panel * PANEL)):
-            source = w + (panel * PANEL + row) * columns * size
-            if columns % n == 0:
-                for step in range(columns // n):
-                    place = address + 4 * (step * PANEL + row)
-                    store_f32(place, load_f32(source + 4 * step))
-                continue
-            for i in range(columns):
-                place = address + 4 * (i // n * PANEL + row) + i % n * size
+        address, count = address_of(room), min(PANEL, rows - panel * PANEL)
+        source = w + panel * PANEL * columns * size
+        if columns % n == 0:
+            _lay_side_by_side(source, columns * size, count, columns // n, address)
+        else:
+            for i in range(count * columns):
+                row, column = divmod(i, columns)
+                place = address + 4 * (column // n * PANEL + row) + column % n * size
                 store_number(form, place, load_number(form, source + i * size))
         target = out + panel * steps * PANEL * 4
         for i in range(0, steps * PANEL, LANES):
@@ -296,14 +318,14 @@ def _widen_row(form, w, scale, row, columns, out_form, out):
 @entry(parallel=True)
 def widen_to_panels(form, w, scale, rows, columns, out_form, out):
     """Dequantizes a matrix into panels of float32 or bfloat16, for products with many tokens."""
-    steps = columns * number_bytes(out_form) // 4
+    stride = columns * number_bytes(out_form)
     for panel in prange((rows + PANEL - 1) // PANEL):
-        room = np.empty(columns, np.float32)
-        address, target = address_of(room), out + panel * steps * PANEL * 4
-        for row in range(min(PANEL, rows - panel * PANEL)):
-            _widen_row(form, w, scale, panel * PANEL + row, columns, out_form, address)
-            for step in range(steps):
-                store_f32(target + 4 * (step * PANEL + row), load_f32(address + 4 * step))
+        room = np.empty(PANEL * columns, np.float32)
+        address, count = address_of(room), min(PANEL, rows - panel * PANEL)
+        for row in range(count):
+            target = address + row * stride
+            _widen_row(form, w, scale, panel * PANEL + row, columns, out_form, target)
+        _lay_side_by_side(address, stride, count, stride // 4, out + panel * stride * PANEL)
 
 
 @entry(parallel=True)
@@ -328,46 +350,48 @@ def rows_of_panels(form, w, picked, out):
             out[i, column] = load_number(form, place)
 
 
-@njit(fastmath={"contract", "nsz"})
-def pack_token(form, source, columns, x, token, x_scales):
-    """Packs float32 `source [columns]` into `x[token]`, padded with zeros to whole chunks."""
-    address = address_of(x) + token * x.strides[0]
+@njit
+def pack_row(form, source, columns, target, scale):
+    """Packs the float32 row `[columns]` at `source`, padded with zeros to whole chunks.
+
+    `target` and `scale` are where the packed row and its scale go.
+    """
     padded = whole_chunks(columns)
-    x_scales[token] = 1
     if is_integer(form):
-        _pack_int16(form, source, columns, padded, address, token, x_scales)
-    else:
-        store_row(address_of(source), columns, form, address)
-        for i in range(columns, padded):
-            store_number(form, address + number_bytes(form) * i, np.float32(0))
+        _pack_int16(form, source, columns, padded, target, scale)
+        return
+    store_f32(scale, np.float32(1))
+    store_row(source, columns, form, target)
+    for i in range(columns, padded):
+        store_number(form, target + number_bytes(form) * i, np.float32(0))
 
 
 @njit
-def _pack_int16(form, source, columns, padded, address, token, x_scales):
+def _pack_int16(form, source, columns, padded, target, scale):
     """16-bit activations: their error is far below that of any weights they meet.
 
     A row's sum of int8 products has to fit 32 bits; blocks are summed in float32.
     """
     largest = np.float32(0)
-    for i in range(columns):
-        largest = max(largest, abs(source[i]))
+    whole = columns // CHUNK * CHUNK
+    for i in range(0, whole, LANES):
+        largest = max(largest, magnitude_of_16(source + 4 * i))
+    for i in range(whole, columns):
+        largest = max(largest, abs(load_f32(source + 4 * i)))
     limit = np.float32(INT16_LIMIT)
     if is_int8(form):
         limit = np.float32(min(INT16_LIMIT, (1 << 31) // (128 * padded) - 1))
-    scale = largest / limit
-    x_scales[token] = scale
-    inverse = np.float32(1) / scale if scale > 0 else np.float32(0)
-    stride = activation_bytes(form)
+    step = largest / limit
+    store_f32(scale, step)
+    inverse = np.float32(1) / step if step > 0 else np.float32(0)
+    together = chunks_at_once(form)
     for chunk in range(padded // CHUNK):
-        start, place = chunk * CHUNK, address + chunk * stride
-        count = min(CHUNK, columns - start)
-        for i in range(count):
-            store_i16(place + 2 * i, np.int16(np.rint(source[start + i] * inverse)))
-        for i in range(count, CHUNK):
-            store_i16(place + 2 * i, np.int16(0))
-        if has_pair_sums(form):
-            for i in range(CHUNK // 4):
-                total = np.float32(0)
-                for k in (2 * i, 2 * i + 1, 16 + 2 * i, 17 + 2 * i):
-                    total += np.rint(source[start + k] * inverse)
-                store_f32(place + 2 * CHUNK + 4 * i, total)
+        start, place = chunk * CHUNK, source + 4 * chunk * CHUNK
+        if start == whole:
+            place = desk()
+            for i in range(CHUNK):
+                there = start + i < columns
+                number = load_f32(source + 4 * (start + i)) if there else np.float32(0)
+                store_f32(place + 4 * i, number)
+        out = target + chunk // together * together * activation_bytes(form)
+        pack_chunk(form, place, inverse, out, chunk % together)

@@ -16,7 +16,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from mini_vllm.kernels.cpu.formats import CHUNK, format_name
+from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS, format_name
 from mini_vllm.kernels.cpu.simd import (
     F16,
     F32,
@@ -34,7 +34,6 @@ from mini_vllm.kernels.cpu.simd import (
     call,
     float_vector,
     fma,
-    half_vector,
     int_vector,
     like,
     load,
@@ -109,17 +108,41 @@ def _weights_of_chunk(b: ir.IRBuilder, form: str, address: Any) -> tuple[Any, ..
         weights = b.sext(load(b, address, ir.VectorType(I8, CHUNK), 2), SHORTS)
         return weights, *_halves(b, address, 1, LANES)
     scales = _halves(b, address, 2 if form == "q4_1" else 1, LANES // 2)
-    packed = load(b, address, ir.VectorType(I8, 16), 2 * len(scales))
-    packed = b.zext(packed, HALF_SHORTS)
-    low, high = b.and_(packed, like(HALF_SHORTS, 15)), b.lshr(packed, like(HALF_SHORTS, 4))
+    packed = b.zext(load(b, address, ir.VectorType(I8, 16), 2 * len(scales)), HALF_SHORTS)
+    return *_nibbles(b, form, packed), *scales
+
+
+def _nibbles(b: ir.IRBuilder, form: str, packed: Any) -> tuple[Any, Any]:
+    """The weights in the low and in the high halves of bytes that were widened to int16."""
+    shorts = packed.type
+    low, high = b.and_(packed, like(shorts, 15)), b.lshr(packed, like(shorts, 4))
     if form == "q4_0":
-        eight = like(HALF_SHORTS, 8)
-        low, high = b.sub(low, eight), b.sub(high, eight)
-    return low, high, *scales
+        low, high = (b.sub(half, like(shorts, 8)) for half in (low, high))
+    return low, high
+
+
+def _weights_of_pair(b: ir.IRBuilder, form: str, address: Any) -> tuple[Any, ...]:
+    """As `_weights_of_chunk`, of two chunks of 4-bit weights side by side."""
+    numbers = 2 if form == "q4_1" else 1
+    size, both = 2 * numbers + 16, list(range(32))
+    bytes_, halves = ir.VectorType(I8, 16), ir.VectorType(F16, numbers)
+    packed = [load(b, address, bytes_, start + 2 * numbers) for start in (0, size)]
+    scales = [load(b, address, halves, start) for start in (0, size)]
+    wide = b.zext(pick(b, packed[0], packed[1], both), SHORTS)
+    scale = pick(b, scales[0], scales[1], both[: 2 * numbers])
+    scale = b.fpext(scale, ir.VectorType(F32, 2 * numbers))
+    lanes = [
+        pick(b, scale, scale, [place] * (LANES // 2) + [numbers + place] * (LANES // 2))
+        for place in range(numbers)
+    ]
+    return *_nibbles(b, form, wide), *lanes
 
 
 def _add_product(b: ir.IRBuilder, form: str, total: Any, weights: tuple, address: Any) -> Any:
-    """`total + weights . activations`, for a chunk of activations at `address`."""
+    """`total + weights . activations`, for a chunk of activations at `address`.
+
+    4-bit weights may be those of a pair of chunks: then activations are a pair's, too.
+    """
     if form == "float32":
         total = fma(b, weights[0], load(b, address, FLOATS), total)
         return fma(b, weights[1], load(b, address, FLOATS, 64), total)
@@ -130,21 +153,24 @@ def _add_product(b: ir.IRBuilder, form: str, total: Any, weights: tuple, address
     if form == "q8_0":
         products = _dot_int16(b, weights[0], load(b, address, SHORTS))
         return fma(b, b.sitofp(products, FLOATS), weights[1], total)
+    shorts, floats = weights[0].type, weights[2].type
     products = b.add(
-        _dot_int16(b, weights[0], load(b, address, HALF_SHORTS)),
-        _dot_int16(b, weights[1], load(b, address, HALF_SHORTS, 32)),
+        _dot_int16(b, weights[0], load(b, address, shorts)),
+        _dot_int16(b, weights[1], load(b, address, shorts, 64)),
     )
-    products = b.sitofp(products, HALF_FLOATS)
+    products = b.sitofp(products, floats)
     if form == "q4_0":
-        return fma(b, products, weights[2], total)
-    # Added last, so that the chain of totals is as short as it can be.
-    minima = b.fmul(load(b, address, HALF_FLOATS, 64), weights[3])
-    return b.fadd(total, fma(b, products, weights[2], minima))
+        products = b.fmul(products, weights[2])
+    else:
+        # Added last, so that the chain of totals is as short as it can be.
+        minima = b.fmul(load(b, address, floats, 128), weights[3])
+        products = fma(b, products, weights[2], minima)
+    if floats is not FLOATS and floats.count < LANES:
+        products = pick(b, products, ir.Constant(floats, None), list(range(LANES)))
+    return b.fadd(total, products)
 
 
 def _accumulator(form: str) -> Vector:
-    if form.startswith("q4"):
-        return half_vector
     return int_vector if form == "int8" else float_vector
 
 
@@ -161,41 +187,57 @@ def zeros(context: Any, marker: Any, rows: Any, tokens: Any) -> Any:
     return types.UniTuple(kind, count)(marker, rows, tokens), codegen
 
 
-@intrinsic
-def add_products(
-    context: Any,
-    marker: Any,
-    totals: Any,
-    rows: Any,
-    weights: Any,
-    weight_stride: Any,
-    activations: Any,
-    activation_stride: Any,
-) -> Any:
-    """Adds the products of one chunk of some rows with that of some tokens; the new `totals`.
+def _adds_products(weights_of: Any) -> Any:
+    """An intrinsic that adds the products of rows with tokens, as far as `weights_of` loads."""
 
-    The tuple `rows` is as long as there are rows, at `weights` and every `weight_stride` bytes
-    after; `totals` has, for each row, one accumulator for each token.
-    """
-    form = format_name(marker)
-    tokens = len(totals) // len(rows)
+    @intrinsic
+    def add(
+        context: Any,
+        marker: Any,
+        totals: Any,
+        rows: Any,
+        weights: Any,
+        weight_stride: Any,
+        activations: Any,
+        activation_stride: Any,
+    ) -> Any:
+        form = format_name(marker)
+        tokens = len(totals) // len(rows)
 
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        _, totals_, _, weights_, weight_stride_, activations_, activation_stride_ = args
-        xs = [activations_]
-        while len(xs) < tokens:
-            xs.append(b.add(xs[-1], activation_stride_))
-        done = []
-        for row in range(len(rows)):
-            w = _weights_of_chunk(b, form, weights_)
-            for token, x in enumerate(xs):
-                total = b.extract_value(totals_, row * tokens + token)
-                done.append(_add_product(b, form, total, w, x))
-            weights_ = b.add(weights_, weight_stride_)
-        return context.make_tuple(b, signature.return_type, done)
+        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            _, totals_, _, weights_, weight_stride_, activations_, activation_stride_ = args
+            xs = [activations_]
+            while len(xs) < tokens:
+                xs.append(b.add(xs[-1], activation_stride_))
+            done = []
+            for row in range(len(rows)):
+                w = weights_of(b, form, weights_)
+                for token, x in enumerate(xs):
+                    total = b.extract_value(totals_, row * tokens + token)
+                    done.append(_add_product(b, form, total, w, x))
+                weights_ = b.add(weights_, weight_stride_)
+            return context.make_tuple(b, signature.return_type, done)
 
-    address = types.int64
-    return totals(marker, totals, rows, address, address, address, address), codegen
+        address = types.int64
+        return totals(marker, totals, rows, address, address, address, address), codegen
+
+    return add
+
+
+def _weights_at_once(b: ir.IRBuilder, form: str, address: Any) -> tuple[Any, ...]:
+    pair = FORMATS[form].chunks_at_once == 2
+    return (_weights_of_pair if pair else _weights_of_chunk)(b, form, address)
+
+
+add_products = _adds_products(_weights_at_once)
+"""Adds the products of some rows with some tokens, as many chunks as the format takes at once; the
+new `totals`.
+
+The tuple `rows` is as long as there are rows, at `weights` and every `weight_stride` bytes after;
+`totals` has, for each row, one accumulator for each token.
+"""
+add_last_products = _adds_products(_weights_of_chunk)
+"""The same of one chunk, the first of a pair that has no second."""
 
 
 @intrinsic
@@ -222,9 +264,6 @@ def lay_down(context: Any, totals: Any, rows: Any, desk: Any) -> Any:
         for place in range(len(totals)):
             row, token = divmod(place, tokens)
             total = b.extract_value(args[0], place)
-            if total.type.count < LANES:
-                zero = ir.Constant(total.type, None)
-                total = pick(b, total, zero, list(range(LANES)))
             store(b, total, args[2], token * TOKEN_BYTES + row * ROW_BYTES)
         return context.get_dummy_value()
 
@@ -310,46 +349,43 @@ def store_pair(
     return types.none(*kinds), codegen
 
 
-def _groups_of(vectors: int) -> Any:
-    """A pair of intrinsics that load and store groups of so many float vectors, as a flat tuple.
+@intrinsic
+def load_groups(context: Any, rows: Any, vectors: Any, address: Any, stride: Any) -> Any:
+    """Groups of float vectors as a flat tuple, as many and as large as the tuples say by length.
 
     Of a group, vectors lie one after the other; groups lie at an address and every `stride` bytes
-    after, as many as the tuple `shape` is long.
+    after. Pairs are the sums of a head over a chunk of 32 numbers; strips of four the sums of a
+    token over a panel, or of a number of a head over a panel of queries.
     """
+    size = len(vectors)
 
-    @intrinsic
-    def load_groups(context: Any, shape: Any, address: Any, stride: Any) -> Any:
-        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            _, address_, stride_ = args
-            found = []
-            for _ in range(len(shape)):
-                found += [load(b, address_, FLOATS, 64 * vector) for vector in range(vectors)]
-                address_ = b.add(address_, stride_)
-            return context.make_tuple(b, signature.return_type, found)
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        _, _, address_, stride_ = args
+        found = []
+        for _ in range(len(rows)):
+            found += [load(b, address_, FLOATS, 64 * vector) for vector in range(size)]
+            address_ = b.add(address_, stride_)
+        return context.make_tuple(b, signature.return_type, found)
 
-        kind = types.UniTuple(float_vector, vectors * len(shape))
-        return kind(shape, types.int64, types.int64), codegen
-
-    @intrinsic
-    def store_groups(context: Any, groups: Any, address: Any, stride: Any) -> Any:
-        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-            groups_, address_, stride_ = args
-            for start in range(0, len(groups), vectors):
-                for vector in range(vectors):
-                    number = b.extract_value(groups_, start + vector)
-                    store(b, number, address_, 64 * vector)
-                address_ = b.add(address_, stride_)
-            return context.get_dummy_value()
-
-        return types.none(groups, types.int64, types.int64), codegen
-
-    return load_groups, store_groups
+    kind = types.UniTuple(float_vector, size * len(rows))
+    return kind(rows, vectors, types.int64, types.int64), codegen
 
 
-load_pairs, store_pairs = _groups_of(2)
-"""Pairs of vectors: the sums of a head over a chunk of 32 numbers."""
-strip, store_strip = _groups_of(4)
-"""Strips of 64 numbers: the sums of a token over a panel or a tile."""
+@intrinsic
+def store_groups(context: Any, groups: Any, vectors: Any, address: Any, stride: Any) -> Any:
+    """Stores what `load_groups` would load."""
+    size = len(vectors)
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        groups_, _, address_, stride_ = args
+        for start in range(0, len(groups), size):
+            for vector in range(size):
+                number = b.extract_value(groups_, start + vector)
+                store(b, number, address_, 64 * vector)
+            address_ = b.add(address_, stride_)
+        return context.get_dummy_value()
+
+    return types.none(groups, vectors, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -371,23 +407,24 @@ def add_strip(context: Any, numbers: Any, address: Any, stride: Any) -> Any:
 
 @intrinsic
 def add_outer(
-    context: Any, marker: Any, totals: Any, left: Any, left_stride: Any, right: Any
+    context: Any, marker: Any, totals: Any, vectors: Any, left: Any, left_stride: Any, right: Any
 ) -> Any:
-    """`totals [rows, 64] += left [rows, n] @ right [n, 64]`, n = 1 for float32, 2 for bfloat16.
+    """`totals [rows, columns] += left [rows, n] @ right [n, columns]`, n numbers in four bytes.
 
-    `right` has the n numbers of a column side by side. Both n are four bytes wide.
+    n is 1 for float32, 2 for bfloat16; `right` has the n numbers of a column side by side. A row of
+    totals has as many vectors as the tuple `vectors` is long.
     """
-    form = format_name(marker)
+    form, size = format_name(marker), len(vectors)
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        _, totals_, left_, left_stride_, right_ = args
+        _, totals_, _, left_, left_stride_, right_ = args
         columns = FLOATS if form == "float32" else INTS
-        rights = [load(b, right_, columns, 64 * vector) for vector in range(4)]
+        rights = [load(b, right_, columns, 64 * vector) for vector in range(size)]
         done = []
-        for row in range(len(totals) // 4):
+        for row in range(len(totals) // size):
             number = spread(b, load(b, left_, columns.element))
-            for vector in range(4):
-                total = b.extract_value(totals_, 4 * row + vector)
+            for vector in range(size):
+                total = b.extract_value(totals_, size * row + vector)
                 if form == "float32":
                     done.append(fma(b, number, rights[vector], total))
                 else:
@@ -395,7 +432,8 @@ def add_outer(
             left_ = b.add(left_, left_stride_)
         return context.make_tuple(b, signature.return_type, done)
 
-    return totals(marker, totals, types.int64, types.int64, types.int64), codegen
+    address = types.int64
+    return totals(marker, totals, vectors, address, address, address), codegen
 
 
 @intrinsic
@@ -447,3 +485,95 @@ def widen_chunk(
 
     kinds = (marker, types.int64, types.float32, out_marker, types.int64)
     return types.none(*kinds), codegen
+
+
+@intrinsic
+def magnitude_of_16(context: Any, address: Any) -> Any:
+    """The largest magnitude of 16 float32 at an address."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        size = call(b, "llvm.fabs.v16f32", FLOATS, load(b, args[0], FLOATS))
+        return call(b, "llvm.vector.reduce.fmax.v16f32", F32, size, flags=("nnan",))
+
+    return types.float32(types.int64), codegen
+
+
+@intrinsic
+def pack_chunk(context: Any, marker: Any, source: Any, factor: Any, out: Any, second: Any) -> Any:
+    """Stores 32 float32 times `factor`, rounded to int16, as weights of this format meet them.
+
+    4-bit weights meet, of a pair of chunks at `out`, the first halves of both, then the second,
+    then, if they have minima, their sums over what a lane adds up. `second` is 0 or 1.
+    """
+    form = format_name(marker)
+    pairs = FORMATS[form].chunks_at_once == 2
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        _, source_, factor_, out_, second_ = args
+        factor_ = spread(b, factor_)
+        if pairs:
+            out_ = b.add(out_, b.mul(second_, ir.Constant(I64, 32)))
+        halves = []
+        for half in (0, 1):
+            numbers = b.fmul(load(b, source_, FLOATS, 64 * half), factor_)
+            numbers = b.fptosi(call(b, "llvm.rint.v16f32", FLOATS, numbers), INTS)
+            halves.append(numbers)
+            store(b, b.trunc(numbers, HALF_SHORTS), out_, (64 if pairs else 32) * half)
+        if form == "q4_1":
+            both = b.add(*halves)
+            even, odd = (pick(b, both, both, list(range(i, LANES, 2))) for i in (0, 1))
+            store(b, b.sitofp(b.add(even, odd), HALF_FLOATS), out_, 128)
+        return context.get_dummy_value()
+
+    address = types.int64
+    return types.none(marker, address, types.float32, address, address), codegen
+
+
+@intrinsic
+def store_steps(context: Any, marker: Any, first: Any, second: Any, out: Any, stride: Any) -> Any:
+    """Stores two vectors that lie next to each other along the dimension that `add_outer` sums.
+
+    As float32 they are two steps, `stride` bytes apart; as bfloat16 one, of pairs.
+    """
+    form = format_name(marker)
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        _, first_, second_, out_, stride_ = args
+        if form == "float32":
+            store(b, first_, out_)
+            store(b, second_, b.add(out_, stride_))
+        else:
+            low, high = (b.zext(as_stored(b, form, x), INTS) for x in (first_, second_))
+            store(b, b.or_(low, b.shl(high, like(INTS, 16))), out_)
+        return context.get_dummy_value()
+
+    address = types.int64
+    return types.none(marker, float_vector, float_vector, address, address), codegen
+
+
+@intrinsic
+def turn_16(context: Any, source: Any, stride: Any, out: Any, out_stride: Any) -> Any:
+    """Stores the columns of 16 rows of 16 words as rows: four rounds of exchanging halves."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        source_, stride_, out_, out_stride_ = args
+        rows = []
+        for _ in range(LANES):
+            rows.append(load(b, source_, INTS))
+            source_ = b.add(source_, stride_)
+        for width in (8, 4, 2, 1):
+            lanes = range(LANES)
+            low = [i if not i & width else LANES + i - width for i in lanes]
+            high = [i + width if not i & width else LANES + i for i in lanes]
+            turned = list(rows)
+            for i in (i for i in lanes if not i & width):
+                turned[i] = pick(b, rows[i], rows[i + width], low)
+                turned[i + width] = pick(b, rows[i], rows[i + width], high)
+            rows = turned
+        for row in rows:
+            store(b, row, out_)
+            out_ = b.add(out_, out_stride_)
+        return context.get_dummy_value()
+
+    address = types.int64
+    return types.none(address, address, address, address), codegen

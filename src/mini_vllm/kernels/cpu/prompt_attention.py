@@ -1,73 +1,184 @@
 """Attention of many queries at once over a paged cache: what prompts need.
 
-A tile of 64 cached positions is turned once so that products run along its positions, then all
-queries of a block take it: scores, softmax that goes on, weighted values (Dao, FlashAttention-2,
-2023, on registers instead of a GPU's shared memory).
+The queries of a block, with all heads that share a key/value head, lie side by side in panels of
+64 lanes; a tile of 64 cached positions is multiplied with them, its rows as they are: scores
+`[positions, lanes]`, a softmax that goes on in each lane, weighted values `[head_dim, lanes]` (Dao,
+FlashAttention-2, 2023, on registers instead of a GPU's shared memory). Nothing is ever added up
+across a vector.
 
 Invariant: as in `attention`. A tile is zero where it lies beyond the context or the head.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from numba import njit, prange
 
+from mini_vllm.kernels.cpu.attention import cache_offset
 from mini_vllm.kernels.cpu.compiled import entry
-from mini_vllm.kernels.cpu.formats import (
-    CHUNK,
-    number_bytes,
-)
-from mini_vllm.kernels.cpu.online_softmax import HIDDEN, TILE, shrink_row, soften_row
+from mini_vllm.kernels.cpu.formats import CHUNK, FLOAT, number_bytes
+from mini_vllm.kernels.cpu.online_softmax import HIDDEN, TILE
 from mini_vllm.kernels.cpu.products import (
     add_outer,
-    store_strip,
-    strip,
+    load_groups,
+    store_groups,
+    store_steps,
+    turn_16,
     zip_rows,
 )
 from mini_vllm.kernels.cpu.simd import (
+    LANES,
     LOG2_E,
-    address_of,
-    load_f32,
+    Rows,
+    add_16,
+    any_differs_16,
+    divide_16,
+    exp2_16,
+    larger_16,
+    load_16,
     load_number,
+    multiply_16,
+    row_at,
+    rows_of,
+    spread_16,
+    store_16,
     store_f32,
     store_number,
+    store_row,
+    subtract_16,
+    where_below_16,
 )
 
-QUERY_BLOCK = 32
+QUERY_BLOCK = 64
 """Queries of a sequence that take a tile together, each with the heads of its group."""
+PANEL = 64
+"""Queries, times heads of their group, that lie side by side."""
+LANE_BYTES = 4 * PANEL
 
-_ROWS = (0,) * 4
+_TWO, _FOUR, _EIGHT = (0,) * 2, (0,) * 4, (0,) * 8
+
+
+class Room(NamedTuple):
+    """Where a thread works, as addresses; see `room_for_prompts`."""
+
+    rows: int
+    queries: int
+    limits: int
+    keys: int
+    values: int
+    scores: int
+    weights: int
+    sums: int
+    states: int
 
 
 @njit
-def _multiply(form, left, left_stride, right, right_stride, steps, start, out, out_stride):
-    """`out [4, 64] = start + left [4, .] @ right [., 64]`, in steps of four bytes of `left`.
+def _multiply(form, rows, vectors, left, left_stride, left_step, right, steps, count, out, add):
+    """`out [count, lanes] (+)= left [count, .] @ right [., lanes]`, `rows` at a time.
 
-    `start` is the address of `out` itself, to add to it, or of 64 zeros.
+    `left` has its rows `left_stride` bytes apart, and the steps of a row, of four bytes,
+    `left_step`; rows of `right` and `out` are `LANE_BYTES` apart.
     """
-    totals = strip(_ROWS, start, out_stride if start == out else 0)
-    for _ in range(steps):
-        totals = add_outer(form, totals, left, left_stride, right)
-        left += 4
-        right += right_stride
-    store_strip(totals, out, out_stride)
+    for first in range(0, count, len(rows)):
+        place = out + first * LANE_BYTES
+        start = place if add else out + count * LANE_BYTES  # zeros
+        totals = load_groups(rows, vectors, start, LANE_BYTES if add else 0)
+        left_, right_ = left + first * left_stride, right
+        for _ in range(steps):
+            totals = add_outer(form, totals, vectors, left_, left_stride, right_)
+            left_ += left_step
+            right_ += LANE_BYTES
+        store_groups(totals, vectors, place, LANE_BYTES)
 
 
 @njit
-def _turn_keys(form, row, row_stride, count, dim, keys):
-    """Cached rows as `keys [dim / n, TILE, n]`: n numbers of a row in each step of four bytes."""
+def _soften(form, filled, tile, masked, scale, scores, limits, weights, state):
+    """The softmax of 16 queries goes on over `scores [TILE, .]` of the tile from position `tile`.
+
+    Returns the vector of what earlier sums shrink by, and whether any does.
+    """
+    limit = load_16(FLOAT, limits)
+    highest = spread_16(HIDDEN)
+    for position in range(filled):
+        place = scores + position * LANE_BYTES
+        score = load_16(FLOAT, place)
+        if masked:
+            # A query sees the positions below its limit.
+            score = where_below_16(np.float32(tile + position), limit, score, HIDDEN)
+            store_16(FLOAT, place, score)
+        highest = larger_16(highest, score)
+    for position in range(filled, TILE):
+        store_16(FLOAT, scores + position * LANE_BYTES, spread_16(HIDDEN))
+    before, factor = load_16(FLOAT, state), spread_16(scale)
+    highest = larger_16(before, multiply_16(highest, factor))
+    total = spread_16(np.float32(0))
+    for position in range(0, TILE, 2):
+        place = scores + position * LANE_BYTES
+        first = multiply_16(load_16(FLOAT, place), factor)
+        second = multiply_16(load_16(FLOAT, place + LANE_BYTES), factor)
+        first = exp2_16(subtract_16(first, highest))
+        second = exp2_16(subtract_16(second, highest))
+        total = add_16(total, add_16(first, second))
+        store_steps(form, first, second, weights, LANE_BYTES)
+        weights += LANE_BYTES * number_bytes(form) // 2
+    shrink = exp2_16(subtract_16(before, highest))
+    sums = state + LANE_BYTES
+    store_16(FLOAT, state, highest)
+    store_16(FLOAT, sums, add_16(multiply_16(load_16(FLOAT, sums), shrink), total))
+    return shrink, any_differs_16(before, highest)
+
+
+@njit
+def _take_tile(
+    form, rows, vectors, steps, dim, width, tile, filled, masked, scale, room, panel, sums
+):
+    """A panel of queries, of so many vectors, takes a tile; its `sums [width, lanes]` go on."""
     n = 4 // number_bytes(form)
-    if dim % n == 0:
-        for position in range(count):
-            source, target = row + position * row_stride, keys + 4 * position
-            for step in range(dim // n):
-                store_f32(target + 4 * TILE * step, load_f32(source + 4 * step))
-    else:
-        for position in range(count):
-            source, target = row + position * row_stride, keys + 4 * position
-            for i in range(dim):
-                place = target + 4 * TILE * (i // n) + (i % n) * number_bytes(form)
-                store_number(form, place, load_number(form, source + i * number_bytes(form)))
+    queries = room.queries + panel * steps * LANE_BYTES
+    _multiply(
+        form, rows, vectors, room.keys, 4 * steps, 4, queries, steps, TILE, room.scores, False
+    )
+    for vector in range(len(vectors)):
+        lanes = 64 * vector
+        shrink, shrinks = _soften(
+            form, filled, tile, masked, scale, room.scores + lanes,
+            room.limits + panel * LANE_BYTES + lanes, room.weights + lanes,
+            room.states + panel * 2 * LANE_BYTES + lanes,
+        )  # fmt: skip
+        if shrinks:
+            for d in range(dim):
+                place = sums + d * LANE_BYTES + lanes
+                store_16(FLOAT, place, multiply_16(load_16(FLOAT, place), shrink))
+    _multiply(
+        form, rows, vectors, room.values, 4, 4 * width, room.weights, TILE // n, width, sums, True
+    )
+
+
+@njit
+def _load_tile(
+    form, k_cache, v_cache, table, block_size, row_stride, tile, filled, dim, steps, width, room
+):
+    """Keys `[TILE, steps]` and values `[TILE / n, width, n]` of the tile's positions.
+
+    n numbers, 1 of float32 or 2 of bfloat16, take the four bytes of a step.
+    """
+    size = number_bytes(form)
+    n = 4 // size
+    if filled < TILE or width != dim or steps * n != dim:
+        _clear(room.keys, TILE * steps)
+        _clear(room.values, TILE // n * width)
+    position = tile
+    while position < tile + filled:
+        end = min(tile + filled, (position // block_size + 1) * block_size)
+        count, first = end - position, position - tile
+        offset = cache_offset(table, position, block_size, row_stride)
+        for i in range(count):
+            source = k_cache + offset + i * row_stride
+            _copy(form, source, dim, room.keys + 4 * steps * (first + i))
+        _pair_values(form, v_cache + offset, row_stride, first, count, dim, width, room.values)
+        position = end
 
 
 @njit
@@ -91,96 +202,119 @@ def _pair_values(form, row, row_stride, first, count, dim, width, values):
 
 @njit
 def _clear(address, count):
-    for i in range(count):
+    whole = count // LANES * LANES
+    for i in range(0, whole, LANES):
+        store_16(FLOAT, address + 4 * i, spread_16(np.float32(0)))
+    for i in range(whole, count):
         store_f32(address + 4 * i, np.float32(0))
 
 
 @njit
+def _copy(form, source, count, target):
+    """Copies `count` numbers."""
+    size = number_bytes(form)
+    whole = count * size // 64 * 64
+    for i in range(0, whole, 64):
+        store_16(FLOAT, target + i, load_16(FLOAT, source + i))
+    for i in range(whole, count * size, size):
+        store_number(form, target + i, load_number(form, source + i))
+
+
+@njit
+def _turn_queries(form, q, head_bytes, kv_head, group, rows, first, dim, steps, room):
+    """Lays the queries side by side: `queries [panels, steps, PANEL]`, and says what each sees."""
+    row_bytes = 4 * ((steps + LANES - 1) // LANES * LANES)
+    for panel in range((rows + PANEL - 1) // PANEL):
+        start = panel * PANEL
+        count = min(PANEL, rows - start)
+        _clear(room.rows, PANEL * row_bytes // 4)
+        _clear(room.limits + panel * LANE_BYTES, PANEL)
+        for i in range(count):
+            token, head = (start + i) // group, (start + i) % group
+            source = row_at(q, token) + (kv_head * group + head) * head_bytes
+            _copy(form, source, dim, room.rows + i * row_bytes)
+            store_f32(room.limits + panel * LANE_BYTES + 4 * i, np.float32(first + token + 1))
+        for step in range(0, steps, LANES):
+            for lane in range(0, PANEL, LANES):
+                # Steps beyond the last fall into the next panel, or behind all, and are replaced.
+                target = room.queries + (panel * steps + step) * LANE_BYTES + 4 * lane
+                turn_16(room.rows + lane * row_bytes + 4 * step, row_bytes, target, LANE_BYTES)
+
+
+@njit
+def _store_sums(out_form, out, kv_head, group, rows, dim, width, room):
+    """The weighted values of each query divided by the softmax's sum, where they belong."""
+    for panel in range((rows + PANEL - 1) // PANEL):
+        start, sums = panel * PANEL, room.sums + panel * (width + 1) * LANE_BYTES
+        count = min(PANEL, rows - start)
+        for lane in range(0, count, LANES):
+            total = load_16(FLOAT, room.states + (2 * panel + 1) * LANE_BYTES + 4 * lane)
+            for d in range(width):
+                place = sums + d * LANE_BYTES + 4 * lane
+                store_16(FLOAT, place, divide_16(load_16(FLOAT, place), total))
+            for d in range(0, width, LANES):
+                source = sums + d * LANE_BYTES + 4 * lane
+                turn_16(source, LANE_BYTES, room.rows + 4 * d, 4 * width)
+            for i in range(lane, min(lane + LANES, count)):
+                token, head = (start + i) // group, kv_head * group + (start + i) % group
+                target = row_at(out, token) + head * dim * number_bytes(out_form)
+                store_row(room.rows + (i - lane) * 4 * width, dim, out_form, target)
+
+
+@njit
 def _attend_block(
-    form, q, k_cache, v_cache, table, block_size, kv_heads, kv_head, group, dim,
-    first, count, scale, out_form, out, queries, keys, values, scores, weights, sums, states,
+    form, q, head_bytes, k_cache, v_cache, table, block_size, kv_heads, kv_head, group, dim,
+    first, count, scale, out_form, out, room,
 ):  # fmt: skip
     """Attention of the `count` queries from position `first` on, for one key/value head.
 
-    `q`, `out` `[count, heads, dim]` are of these queries.
+    `q` and `out` are the `Rows` of these queries: heads of `head_bytes`, and `[heads, dim]`.
     """
     size = number_bytes(form)
     n = 4 // size
-    steps = (dim + n - 1) // n
-    width = (dim + TILE - 1) // TILE * TILE
-    head_bytes = dim * size
-    row_stride = kv_heads * head_bytes
+    steps, width = (dim + n - 1) // n, (dim + LANES - 1) // LANES * LANES
     rows = count * group
-    padded_rows = (rows + 3) // 4 * 4
-    query_bytes = 4 * steps
-    a_queries, a_keys, a_values = address_of(queries), address_of(keys), address_of(values)
-    a_scores, a_weights, a_sums = address_of(scores), address_of(weights), address_of(sums)
-    a_states = address_of(states)
-    a_zeros = a_scores + 4 * 4 * TILE
-    for row in range(rows):
-        source = q[row // group, kv_head * group + row % group]
-        target = a_queries + row * query_bytes
-        store_f32(target + query_bytes - 4, np.float32(0))
-        for i in range(dim):
-            store_number(form, target + size * i, load_number(form, address_of(source) + size * i))
-    _clear(a_queries + rows * query_bytes, (padded_rows - rows) * steps)
-    sums[:padded_rows] = 0
-    states[:padded_rows, 0] = HIDDEN
-    states[:padded_rows, 1] = 0
+    panels = (rows + PANEL - 1) // PANEL
+    sums_bytes = (width + 1) * LANE_BYTES
+    offset, row_stride = kv_head * dim * size, kv_heads * dim * size
     scale = np.float32(scale * LOG2_E)
+    _turn_queries(form, q, head_bytes, kv_head, group, rows, first, dim, steps, room)
+    _clear(room.sums, panels * sums_bytes // 4)
+    for panel in range(panels):
+        for lane in range(PANEL):
+            place = room.states + panel * 2 * LANE_BYTES + 4 * lane
+            store_f32(place, HIDDEN)
+            store_f32(place + LANE_BYTES, np.float32(0))
     last = first + count
     for tile in range(0, last, TILE):
         filled = min(TILE, last - tile)
-        if filled < TILE or width != dim or steps * n != dim:
-            _clear(a_keys, steps * TILE)
-            _clear(a_values, TILE // n * width)
-        position = tile
-        while position < tile + filled:
-            end = min(tile + filled, (position // block_size + 1) * block_size)
-            slot = table[position // block_size] * block_size + position % block_size
-            offset = slot * row_stride + kv_head * head_bytes
-            _turn_keys(
-                form, k_cache + offset, row_stride, end - position, dim,
-                a_keys + 4 * (position - tile),
-            )  # fmt: skip
-            _pair_values(
-                form, v_cache + offset, row_stride, position - tile, end - position, dim, width,
-                a_values,
-            )  # fmt: skip
-            position = end
-        for row in range(0, padded_rows, 4):
-            if first + min(row + 3, rows - 1) // group < tile:
+        masked = tile + filled > first
+        _load_tile(
+            form, k_cache + offset, v_cache + offset, table, block_size, row_stride, tile, filled,
+            dim, steps, width, room,
+        )  # fmt: skip
+        for panel in range(panels):
+            end = min(rows, (panel + 1) * PANEL)
+            if first + (end - 1) // group < tile:
                 continue
-            _multiply(
-                form, a_queries + row * query_bytes, query_bytes, a_keys, 4 * TILE, steps,
-                a_zeros, a_scores, 4 * TILE,
-            )  # fmt: skip
-            for i in range(4):
-                visible = max(0, min(filled, first + (row + i) // group + 1 - tile))
-                shrink = soften_row(
-                    form, a_scores + 4 * TILE * i, visible, scale, a_weights + i * TILE * size,
-                    a_states + 8 * (row + i),
+            sums = room.sums + panel * sums_bytes
+            if end - panel * PANEL <= PANEL // 2:
+                _take_tile(
+                    form, _EIGHT, _TWO, steps, dim, width, tile, filled, masked, scale, room,
+                    panel, sums,
                 )  # fmt: skip
-                if shrink != 1:
-                    shrink_row(a_sums + 4 * width * (row + i), width, shrink)
-            for column in range(0, width, TILE):
-                place = a_sums + 4 * (row * width + column)
-                _multiply(
-                    form, a_weights, TILE * size, a_values + 4 * column, 4 * width, TILE // n,
-                    place, place, 4 * width,
+            else:
+                _take_tile(
+                    form, _FOUR, _FOUR, steps, dim, width, tile, filled, masked, scale, room,
+                    panel, sums,
                 )  # fmt: skip
-    for row in range(rows):
-        target = out[row // group, kv_head * group + row % group]
-        inverse = np.float32(1) / states[row, 1]
-        for i in range(dim):
-            place = address_of(target) + number_bytes(out_form) * i
-            store_number(out_form, place, sums[row, i] * inverse)
+    _store_sums(out_form, out, kv_head, group, rows, dim, width, room)
 
 
 @entry(parallel=True)
 def attend_prompts(
     form, q, k_cache, v_cache, tables, blocks, block_size, kv_heads, dim, scale, out_form, out,
-    queries, keys, values, scores, weights, sums, states,
+    room,
 ):  # fmt: skip
     """Attention of blocks of queries: `out [T, heads, dim]`, in the format `out_form`.
 
@@ -190,34 +324,77 @@ def attend_prompts(
         tables: int32 `[sequences, blocks]`.
         blocks: int64 `[B, 4]`: sequence, first token in `q`, its position, how many (at most
             `QUERY_BLOCK`).
-        queries, ...: room for each thread, `[threads, ...]`, see `room_for_prompts`.
+        room: float32 `[threads, n]`, see `room_for_prompts`.
     """
-    workers, heads = len(queries), q.shape[1]
-    items = len(blocks) * kv_heads
+    workers, group = len(room), q.shape[1] // kv_heads
+    q_rows, out_rows, table_rows = rows_of(q), rows_of(out), rows_of(tables)
+    head_bytes, rooms = q.strides[1], rows_of(room)
+    work = 0
+    for block in range(len(blocks)):
+        work += blocks[block, 2] + blocks[block, 3]
     for worker in prange(workers):
-        # Later blocks of a prompt take longer: dealt out in turn, they balance.
-        for item in range(worker, items, workers):
-            sequence, token, first, count = blocks[item // kv_heads]
-            _attend_block(
-                form, q[token:], k_cache, v_cache, tables[sequence], block_size, kv_heads,
-                item % kv_heads, heads // kv_heads, dim, first, count, scale, out_form,
-                out[token:],
-                queries[worker], keys[worker], values[worker], scores[worker], weights[worker],
-                sums[worker], states[worker],
-            )  # fmt: skip
+        mine = _room_at(row_at(rooms, worker), group, dim)
+        # A share of neighbours: their queries were written, and are used on, by the same thread.
+        before = 0
+        for block in range(len(blocks)):
+            for kv_head in range(kv_heads):
+                middle = before + (blocks[block, 2] + blocks[block, 3]) * kv_head // kv_heads
+                if middle * workers // work != worker:
+                    continue
+                token = blocks[block, 1]
+                _attend_block(
+                    form, Rows(row_at(q_rows, token), q_rows.stride), head_bytes, k_cache, v_cache,
+                    row_at(table_rows, blocks[block, 0]), block_size, kv_heads, kv_head, group, dim,
+                    blocks[block, 2], blocks[block, 3], scale, out_form,
+                    Rows(row_at(out_rows, token), out_rows.stride), mine,
+                )  # fmt: skip
+            before += blocks[block, 2] + blocks[block, 3]
 
 
-def room_for_prompts(threads: int, group: int, dim: int) -> tuple[np.ndarray, ...]:
-    """The scratch arrays of `attend_prompts`, in its order."""
-    width = -(-dim // TILE) * TILE
-    rows = QUERY_BLOCK * group + 4
-    shapes = (
-        (threads, rows, width),
-        (threads, width, TILE),
-        (threads, TILE, width),
-        (threads, 5, TILE),  # the last of these rows stays zero
-        (threads, 4, TILE),
-        (threads, rows, width),
-        (threads, rows, 2),
+def _sizes_of_room(group, dim):
+    """How many float32 each field of `Room` takes, whole vectors of them."""
+    width = (dim + LANES - 1) // LANES * LANES
+    panels = (QUERY_BLOCK * group + PANEL - 1) // PANEL
+    return (
+        PANEL * width,
+        (panels * width + LANES) * PANEL,
+        panels * PANEL,
+        TILE * width,
+        TILE * width,
+        (TILE + 1) * PANEL,
+        TILE * PANEL,
+        panels * (width + 1) * PANEL,
+        panels * 2 * PANEL,
     )
-    return tuple(np.zeros(shape, np.float32) for shape in shapes)
+
+
+_compiled_sizes = njit(_sizes_of_room)
+
+
+@njit
+def _room_at(address, group, dim):
+    rows, queries, limits, keys, values, scores, weights, sums, _ = _compiled_sizes(group, dim)
+    queries_at = address + 4 * rows
+    limits_at = queries_at + 4 * queries
+    keys_at = limits_at + 4 * limits
+    values_at = keys_at + 4 * keys
+    scores_at = values_at + 4 * values
+    weights_at = scores_at + 4 * scores
+    sums_at = weights_at + 4 * weights
+    return Room(
+        address, queries_at, limits_at, keys_at, values_at, scores_at, weights_at, sums_at,
+        sums_at + 4 * sums,
+    )  # fmt: skip
+
+
+def room_for_prompts(threads: int, group: int, dim: int) -> np.ndarray:
+    """Room for `attend_prompts` to work in: float32 `[threads, n]`, zero.
+
+    A thread has: queries on their way; `queries [panels, steps, PANEL]`; how many positions each
+    lane sees; a tile's keys and values; its `scores [TILE, PANEL]`, and a row of zeros behind;
+    their weights; `sums [panels, width + 1, PANEL]`; and maxima and sums of softmax.
+    """
+    size = threads * sum(_sizes_of_room(group, dim))
+    room = np.zeros(size + LANES, np.float32)
+    start = -room.ctypes.data % 64 // 4  # of a cache line
+    return room[start : start + size].reshape(threads, -1)

@@ -13,7 +13,7 @@ a marker of `formats`).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -26,10 +26,10 @@ LANES = 16
 
 
 class Vector(types.Type):  # type: ignore[misc]
-    """So many numbers of an LLVM type, in a register."""
+    """`LANES` numbers of an LLVM type, in a register."""
 
-    def __init__(self, name: str, element: ir.Type, lanes: int = LANES) -> None:
-        self.llvm = ir.VectorType(element, lanes)
+    def __init__(self, name: str, element: ir.Type) -> None:
+        self.llvm = ir.VectorType(element, LANES)
         super().__init__(name)
 
 
@@ -49,7 +49,6 @@ HALF_FLOATS, HALF_SHORTS = ir.VectorType(F32, LANES // 2), ir.VectorType(I16, LA
 
 float_vector = Vector("float_vector", F32)
 int_vector = Vector("int_vector", I32)
-half_vector = Vector("half_vector", F32, LANES // 2)
 
 
 def load(b: ir.IRBuilder, address: Any, kind: ir.Type, offset: int = 0) -> Any:
@@ -169,7 +168,8 @@ def _scalar_at(kind: ir.Type, numba_kind: types.Type) -> Any:
 
 load_f32, store_f32 = _scalar_at(F32, types.float32)
 load_u16, store_u16 = _scalar_at(I16, types.uint16)
-_, store_i16 = _scalar_at(I16, types.int16)
+load_i32, _ = _scalar_at(I32, types.int32)
+load_i64, _ = _scalar_at(I64, types.int64)
 
 
 def _numbers_at(kind: ir.Type, numba_kind: types.Type) -> Any:
@@ -241,11 +241,37 @@ def _of_two(compute: Any) -> Any:
     return function
 
 
-exp2 = _of_one(types.float32, _exp2)
+exp2, exp2_16 = _of_one(types.float32, _exp2), _of_one(float_vector, _exp2)
 silu, silu_16 = _of_one(types.float32, _silu), _of_one(float_vector, _silu)
 add_16 = _of_two(lambda b, x, y: b.fadd(x, y))
 subtract_16 = _of_two(lambda b, x, y: b.fsub(x, y))
 multiply_16 = _of_two(lambda b, x, y: b.fmul(x, y))
+divide_16 = _of_two(lambda b, x, y: b.fdiv(x, y))
+larger_16 = _of_two(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
+
+
+@intrinsic
+def where_below_16(context: Any, number: Any, limits: Any, x: Any, other: Any) -> Any:
+    """`x` in the lanes whose limit is above `number`, the number `other` in the rest."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        number_, limits_, x_, other_ = args
+        return b.select(b.fcmp_ordered("<", spread(b, number_), limits_), x_, spread(b, other_))
+
+    scalar = types.float32
+    return float_vector(scalar, float_vector, float_vector, scalar), codegen
+
+
+@intrinsic
+def any_differs_16(context: Any, x: Any, y: Any) -> Any:
+    """Whether two vectors differ in any lane."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        differ = b.fcmp_unordered("!=", *args)
+        bits = b.bitcast(differ, ir.IntType(LANES))
+        return b.icmp_unsigned("!=", bits, ir.Constant(ir.IntType(LANES), 0))
+
+    return types.boolean(float_vector, float_vector), codegen
 
 
 @intrinsic
@@ -323,10 +349,39 @@ def prefetch(address, size):
         _prefetch_line(line)
 
 
+class Rows(NamedTuple):
+    """Rows in memory: the address of the first, and bytes from each to the next.
+
+    A slice of an array is counted, atomically, in a place that all threads share: at each row of a
+    step that would cost more than the row. So what threads share are addresses.
+    """
+
+    address: int
+    stride: int
+
+
 @njit(inline="always")
 def address_of(array):
     """Where an array begins, as int64: numba's own uint64 becomes a float beside an int64."""
     return np.int64(array.ctypes.data)
+
+
+@njit(inline="always")
+def rows_of(array):
+    """The rows along an array's first dimension."""
+    return Rows(address_of(array), array.strides[0])
+
+
+@njit(inline="always")
+def row_at(rows, number):
+    """The address of a row."""
+    return rows.address + number * rows.stride
+
+
+@njit(inline="always")
+def rows_from(rows, first):
+    """The rows from number `first` on."""
+    return Rows(rows.address + first * rows.stride, rows.stride)
 
 
 @njit
