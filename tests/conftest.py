@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # the tests' processes share the cores
 
 import pytest
 import torch
+
+if not torch.cuda.is_available():
+    os.environ["TRITON_INTERPRET"] = "1"  # read as triton is imported, which transformers may do
+
 from transformers import AutoModelForCausalLM, GgufConfig
 
 from mini_vllm.model import embedded
