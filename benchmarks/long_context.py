@@ -36,7 +36,10 @@ def main() -> None:
     model = load_model("smollm2-135m", "bfloat16")
     count, width = args.sequences, max(CONTEXTS) // 16
     caches = new_kv_caches(
-        model.config, SchedulerConfig(num_blocks=count * width + 1), torch.bfloat16
+        model.config,
+        SchedulerConfig(num_blocks=count * width + 1),
+        torch.bfloat16,
+        torch.device("cpu"),
     )
     for pair in caches:
         for cache in pair:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from mini_vllm import LLM, SamplingParams, cli
 
@@ -53,6 +54,14 @@ def test_one_prompt_prints_the_bare_completion(run: Run) -> None:
     )
     code, out, err = run("Hello", "--temperature", "0", "--max-tokens", "8")
     assert (code, out, err) == (0, expected.outputs[0].text + "\n", "")
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_gpu_that_is_not_there_is_one_line(run: Run) -> None:
+    code, out, err = run("Hello", "--device", "cuda")
+    assert (code, out) == (2, "")
+    assert "device 'cuda' needs a GPU" in err
+    assert err.count("\n") == 1
 
 
 def test_several_are_numbered(run: Run) -> None:

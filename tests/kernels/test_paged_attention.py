@@ -55,7 +55,7 @@ def attend(batch: Batch, dtype: torch.dtype, kernels: Kernels) -> tuple[Tensor, 
 
     whole = attention_metadata(contexts, contexts, tables, batch.block_size)
     k, v = (torch.randn(sum(contexts), *shape[2:]).to(dtype) for _ in range(2))
-    kernels.write_kv(k, v, k_cache, v_cache, whole.slot_mapping)
+    kernels.rope_and_write_kv(k, k, v, None, (k_cache, v_cache), whole.slot_mapping)
     meta = attention_metadata(queries, contexts, tables, batch.block_size)
     got = kernels.paged_attention(q, k_cache, v_cache, meta, scale)
     parts = zip(q.split(queries), k.split(contexts), v.split(contexts), strict=True)

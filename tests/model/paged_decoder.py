@@ -20,8 +20,8 @@ class PagedDecoder:
         config = decoder.config
         shape = (num_blocks, block_size, config.num_key_value_heads, config.head_dim)
         dtype = decoder.weights.final_norm.dtype
-        self._caches = [
-            (torch.full(shape, 50.0, dtype=dtype), torch.full(shape, 50.0, dtype=dtype))
+        self.caches = [
+            tuple(torch.full(shape, 50.0, dtype=dtype, device=decoder.device) for _ in range(2))
             for _ in range(config.num_hidden_layers)
         ]
         self._computed = [0] * len(lengths)
@@ -38,7 +38,7 @@ class PagedDecoder:
         )
         ids = torch.tensor([token for seq in order for token in tokens[seq]])
         positions = torch.cat([torch.arange(s, c) for s, c in zip(starts, contexts, strict=True)])
-        hidden = self._decoder.forward(ids, positions, self._caches, meta)
+        hidden = self._decoder.forward(ids, positions, self.caches, meta)
         for seq, context in zip(order, contexts, strict=True):
             self._computed[seq] = context
         return dict(zip(order, self._decoder.logits(hidden).split(queries), strict=True))

@@ -10,11 +10,12 @@ import json
 from typing import Any
 
 from mini_vllm.console import byte_size
-from mini_vllm.engine.config import DTYPES, KERNELS, POLICIES, QUANTIZATIONS, EngineConfig
+from mini_vllm.engine.config import DEVICES, DTYPES, KERNELS, POLICIES, QUANTIZATIONS, EngineConfig
 
 _DEFAULTS = EngineConfig()
 _FIELDS = (
     "model",
+    "device",
     "dtype",
     "quantization",
     "kernels",
@@ -26,6 +27,7 @@ _FIELDS = (
     "long_prefill_token_threshold",
     "scheduling_policy",
     "kv_cache_memory_bytes",
+    "gpu_memory_utilization",
     "num_gpu_blocks_override",
     "seed",
     "num_threads",
@@ -42,10 +44,11 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         group.add_argument(flag, default=getattr(_DEFAULTS, name), help=help, **kwargs)  # type: ignore[arg-type]
 
     add("model", "named model, Hugging Face folder, GGUF file or hub name")
+    add("device", "where to compute; auto is a GPU where torch finds one", choices=DEVICES)
     add("dtype", "type of weights and computation", choices=DTYPES)
     add(
         "quantization",
-        "weights as small integers; gguf takes the file's own blocks (None: as dtype)",
+        "weights as small integers; gguf takes the file's own blocks; on a CPU (None: as dtype)",
         choices=QUANTIZATIONS,
     )
     add("kernels", "reference is plain torch", choices=KERNELS)
@@ -60,7 +63,16 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     )
     add("long_prefill_token_threshold", "most prompt tokens of a request in a step", type=int)
     add("scheduling_policy", "which waiting request is next", choices=POLICIES)
-    add("kv_cache_memory_bytes", "memory for the KV cache, as 512MiB or 2GB", type=byte_size)
+    add(
+        "kv_cache_memory_bytes",
+        "memory for the KV cache, as 512MiB or 2GB (None: 1 GiB, or what a GPU has left)",
+        type=byte_size,
+    )
+    add(
+        "gpu_memory_utilization",
+        "share of a GPU's memory to fill, if the KV cache is given no size",
+        type=float,
+    )
     add("num_gpu_blocks_override", "KV cache blocks, instead of a size in bytes", type=int)
     add("seed", "of the draws of requests without a seed of their own", type=int)
     add("num_threads", "threads of computation (None: all cores)", type=int)

@@ -15,6 +15,7 @@ DTYPES = ("auto", "float32", "bfloat16")
 POLICIES = ("fcfs", "priority")
 QUANTIZATIONS = ("int8", "int4", "gguf")
 KERNELS = ("auto", "reference")
+DEVICES = ("auto", "cpu", "cuda")
 
 
 @dataclass
@@ -23,16 +24,21 @@ class EngineConfig:
 
     Args:
         model: `smollm2-135m`, a Hugging Face folder, a GGUF file, or a hub name.
+        device: where it computes: "cpu", "cuda" (not yet run on a GPU), or "auto" for a GPU where
+            torch finds one.
         dtype: weights and computation; "auto" takes bfloat16 where the machine multiplies it
             natively, float32 elsewhere.
-        quantization: weights as small integers: "int8" (a scale for each row), "int4" (blocks of
-            32), "gguf" (as the model's GGUF file has them), or None.
+        quantization: weights as small integers, on a CPU: "int8" (a scale for each row), "int4"
+            (blocks of 32), "gguf" (as the model's GGUF file has them), or None.
         kernels: "auto" for the fastest that the machine has, "reference" for plain torch.
         max_model_len: tokens of context a request may reach; None takes the model's own.
         block_size: tokens in a KV cache block.
         max_num_seqs: requests that may run at once.
         max_num_batched_tokens: token budget of a step.
-        kv_cache_memory_bytes: memory for the KV cache.
+        kv_cache_memory_bytes: memory for the KV cache; None is 1 GiB, or on a GPU what
+            `gpu_memory_utilization` leaves.
+        gpu_memory_utilization: share of a GPU's memory that weights, KV cache and steps may fill,
+            with what others have taken.
         num_gpu_blocks_override: blocks of KV cache, instead of `kv_cache_memory_bytes`.
         long_prefill_token_threshold: most prompt tokens of one request in a step; 0 is no limit.
         seed: of the draws of requests that bring none of their own.
@@ -44,6 +50,7 @@ class EngineConfig:
     """
 
     model: str = "smollm2-135m"
+    device: str = "cpu"
     dtype: str = "auto"
     quantization: str | None = None
     kernels: str = "auto"
@@ -54,7 +61,8 @@ class EngineConfig:
     enable_prefix_caching: bool = True
     long_prefill_token_threshold: int = 0
     scheduling_policy: str = "fcfs"
-    kv_cache_memory_bytes: int = 1024 * 1024 * 1024
+    kv_cache_memory_bytes: int | None = None
+    gpu_memory_utilization: float = 0.9
     num_gpu_blocks_override: int | None = None
     seed: int = 0
     num_threads: int | None = None
@@ -62,6 +70,7 @@ class EngineConfig:
 
     def __post_init__(self) -> None:
         for name, known in (
+            ("device", DEVICES),
             ("dtype", DTYPES),
             ("quantization", (None, *QUANTIZATIONS)),
             ("kernels", KERNELS),
@@ -86,6 +95,12 @@ class EngineConfig:
             value = getattr(self, name)
             if value is not None and value < least:
                 raise InvalidInputError(f"{name} must be at least {least}, got {value}", name)
+        if not 0 < self.gpu_memory_utilization <= 1:
+            raise InvalidInputError(
+                "gpu_memory_utilization must be above 0 and at most 1, "
+                f"got {self.gpu_memory_utilization}",
+                "gpu_memory_utilization",
+            )
         if self.speculative_config is not None:
             SpeculativeConfig.parse(self.speculative_config)
 

@@ -22,7 +22,13 @@ from mini_vllm.core.sampling_params import SamplingParams
 from mini_vllm.core.scheduler import EngineCoreOutput, SchedulerConfig
 from mini_vllm.engine.config import EngineConfig
 from mini_vllm.engine.engine_core import EngineCore, StepResult
-from mini_vllm.engine.memory import fit_kv_cache, keep_freed_memory
+from mini_vllm.engine.memory import (
+    DEFAULT_CACHE_BYTES,
+    available_memory,
+    fit_kv_cache,
+    gpu_cache_bytes,
+    keep_freed_memory,
+)
 from mini_vllm.engine.model_runner import ModelRunner
 from mini_vllm.engine.output_processor import OutputProcessor
 from mini_vllm.engine.outputs import RequestMetrics, RequestOutput
@@ -74,7 +80,9 @@ class Engine:
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
         self.config = config
-        model = load_model(config.model, config.dtype, config.quantization, config.kernels)
+        model = load_model(
+            config.model, config.dtype, config.quantization, config.kernels, config.device
+        )
         self.model_config = model.config
         self.tokenizer = model.tokenizer
         self.dtype = model.dtype
@@ -82,10 +90,12 @@ class Engine:
         draft: LoadedModel | None = None
         if speculation is not None and speculation.model is not None:
             draft = _load_draft_model(speculation.model, config, model)
+        sized, free = _with_cache_size(config, model)
         num_blocks, self.max_model_len = fit_kv_cache(
-            config if draft is None else _without_draft_cache(config, model, draft),
+            sized if draft is None else _without_draft_cache(sized, model, draft),
             model.config,
             model.dtype.itemsize,
+            free,
         )
         scheduler_config = SchedulerConfig(
             num_blocks=num_blocks,
@@ -330,7 +340,7 @@ class Engine:
 
 
 def _load_draft_model(name: str, config: EngineConfig, target: LoadedModel) -> LoadedModel:
-    draft = load_model(name, config.dtype, kernels=config.kernels)
+    draft = load_model(name, config.dtype, kernels=config.kernels, device=config.device)
     ours, its = target.config.vocab_size, draft.config.vocab_size
     if ours != its:
         raise InvalidInputError(
@@ -341,10 +351,25 @@ def _load_draft_model(name: str, config: EngineConfig, target: LoadedModel) -> L
     return draft
 
 
+def _with_cache_size(config: EngineConfig, model: LoadedModel) -> tuple[EngineConfig, int | None]:
+    """`config` with a size for the KV cache, and the bytes that its device has free."""
+    device = model.decoder.device
+    if device.type == "cpu":
+        given = config.kv_cache_memory_bytes or DEFAULT_CACHE_BYTES
+        return replace(config, kv_cache_memory_bytes=given), available_memory()
+    free, total = torch.cuda.mem_get_info(device)
+    if config.kv_cache_memory_bytes is None and config.num_gpu_blocks_override is None:
+        left = gpu_cache_bytes(config, model.config, model.dtype.itemsize, free, total)
+        config = replace(config, kv_cache_memory_bytes=left)
+    return config, free
+
+
 def _without_draft_cache(
     config: EngineConfig, target: LoadedModel, draft: LoadedModel
 ) -> EngineConfig:
     """`config` with the part of the KV cache's memory that is not the draft model's."""
+    if config.kv_cache_memory_bytes is None:
+        return config
     ours, its = (m.config.kv_bytes_per_token(m.dtype.itemsize) for m in (target, draft))
     return replace(
         config, kv_cache_memory_bytes=config.kv_cache_memory_bytes * ours // (ours + its)

@@ -18,20 +18,24 @@ from mini_vllm.engine.config import EngineConfig
 from mini_vllm.errors import InvalidInputError
 from mini_vllm.model.config import ModelConfig
 
+DEFAULT_CACHE_BYTES = 1 << 30
+"""Of KV cache, on a CPU."""
+PROMPT_LOGPROBS_ROWS = 256
+"""Prompt positions whose logits exist at once."""
 _MALLOPT = {"M_TRIM_THRESHOLD": -1, "M_MMAP_MAX": -4, "M_ARENA_MAX": -8}  # malloc.h
 
 
 def fit_kv_cache(
-    config: EngineConfig, model_config: ModelConfig, dtype_bytes: int
+    config: EngineConfig, model_config: ModelConfig, dtype_bytes: int, free: int | None
 ) -> tuple[int, int]:
     """Number of blocks (the null block included) and the context limit in tokens.
 
     Without a `max_model_len` in `config`, the limit is the model's own, or what the cache holds
-    if that is less.
+    if that is less. `free` are the bytes that the device has left, None if nobody knows.
 
     Raises:
         InvalidInputError: the context asked for exceeds the model's or the cache, or the cache
-            exceeds the machine's free memory; with the arithmetic.
+            exceeds the device's free memory; with the arithmetic.
     """
     model_limit = model_config.max_position_embeddings
     if config.max_model_len is not None and config.max_model_len > model_limit:
@@ -41,7 +45,8 @@ def fit_kv_cache(
         )
     token_bytes = model_config.kv_bytes_per_token(dtype_bytes)
     block_bytes = token_bytes * config.block_size
-    num_blocks = config.num_gpu_blocks_override or config.kv_cache_memory_bytes // block_bytes
+    cache_bytes = config.kv_cache_memory_bytes or DEFAULT_CACHE_BYTES
+    num_blocks = config.num_gpu_blocks_override or cache_bytes // block_bytes
     capacity = (num_blocks - 1) * config.block_size
     wanted = config.max_model_len or min(model_limit, capacity)
     if wanted > capacity or wanted < 2:
@@ -52,7 +57,6 @@ def fit_kv_cache(
             f"hold {max(capacity, 0)}; lower max_model_len or raise kv_cache_memory_bytes",
             "max_model_len",
         )
-    free = available_memory()
     if free is not None and num_blocks * block_bytes > free:
         raise InvalidInputError(
             f"a KV cache of {_mib(num_blocks * block_bytes)} exceeds the {_mib(free)} of memory "
@@ -60,6 +64,44 @@ def fit_kv_cache(
             "kv_cache_memory_bytes",
         )
     return num_blocks, wanted
+
+
+def gpu_cache_bytes(
+    config: EngineConfig, model_config: ModelConfig, dtype_bytes: int, free: int, total: int
+) -> int:
+    """KV cache for a GPU of `total` bytes, `free` of them now that the weights are there.
+
+    Raises:
+        InvalidInputError: `gpu_memory_utilization` leaves none; with the arithmetic.
+    """
+    step = step_bytes(config, model_config, dtype_bytes)
+    left = int(config.gpu_memory_utilization * total) - (total - free) - step
+    if left <= 0:
+        raise InvalidInputError(
+            f"gpu_memory_utilization={config.gpu_memory_utilization} of {_mib(total)} leaves "
+            f"nothing for the KV cache: {_mib(total - free)} are taken and a step may need "
+            f"{_mib(step)}; raise it, or lower max_num_batched_tokens or max_num_seqs",
+            "gpu_memory_utilization",
+        )
+    return left
+
+
+def step_bytes(config: EngineConfig, model_config: ModelConfig, dtype_bytes: int) -> int:
+    """What the largest step may hold at once besides weights and KV cache.
+
+    Of each token: embedding and residual, the tensors around attention, those of the MLP; of each
+    sequence, logits as computed and in float32.
+    """
+    numbers = (
+        6 * model_config.hidden_size
+        + 3 * (model_config.q_size + 2 * model_config.kv_size)
+        + 3 * model_config.intermediate_size
+    )
+    speculation = config.speculation
+    places = 1 + (speculation.num_speculative_tokens if speculation else 0)
+    rows = max(config.max_num_seqs * places, PROMPT_LOGPROBS_ROWS)
+    logits = rows * model_config.vocab_size * (dtype_bytes + 4)
+    return config.max_num_batched_tokens * numbers * dtype_bytes + logits
 
 
 def available_memory() -> int | None:

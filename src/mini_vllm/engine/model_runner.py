@@ -17,6 +17,7 @@ import torch
 from mini_vllm.core.request import Request
 from mini_vllm.core.scheduler import ModelRunnerOutput, SchedulerConfig, SchedulerOutput
 from mini_vllm.engine.input_batch import InputBatch, StepInputs
+from mini_vllm.engine.memory import PROMPT_LOGPROBS_ROWS
 from mini_vllm.engine.sampler import (
     SamplingColumns,
     TokenHistory,
@@ -30,9 +31,6 @@ from mini_vllm.engine.spec_decode.rejection_sampler import Places, verify
 from mini_vllm.kernels import huge_pages
 from mini_vllm.model.config import ModelConfig
 from mini_vllm.model.decoder import Decoder, KVCaches
-
-PROMPT_LOGPROBS_ROWS = 256
-"""Prompt positions whose logits exist at once."""
 
 
 class ModelRunner:
@@ -57,7 +55,8 @@ class ModelRunner:
         draft_decoder: Decoder | None = None,
     ) -> None:
         self.decoder = decoder
-        self.kv_caches = new_kv_caches(model_config, config, dtype)
+        self.kv_caches = new_kv_caches(model_config, config, dtype, decoder.device)
+        decoder.prepare(self.kv_caches, config.max_num_seqs, config.max_model_len)
         columns = SamplingColumns(config.max_num_seqs)
         self.batch = InputBatch(
             config.max_num_seqs, config.max_model_len, config.block_size, columns
@@ -70,13 +69,16 @@ class ModelRunner:
         if draft_decoder is not None and speculative_config is not None:
             from mini_vllm.engine.spec_decode.draft_model import DraftModelProposer
 
+            limit = min(config.max_model_len, draft_decoder.config.max_position_embeddings)
+            draft_caches = new_kv_caches(draft_decoder.config, config, dtype, draft_decoder.device)
+            draft_decoder.prepare(draft_caches, config.max_num_seqs, limit)
             self.proposer = DraftModelProposer(
                 speculative_config,
                 draft_decoder,
-                new_kv_caches(draft_decoder.config, config, dtype),
+                draft_caches,
                 self.batch,
                 self._history,
-                min(config.max_model_len, draft_decoder.config.max_position_embeddings),
+                limit,
             )
         elif speculative_config is not None:
             from mini_vllm.engine.spec_decode.ngram_proposer import NgramProposer
@@ -187,7 +189,7 @@ class ModelRunner:
 
 
 def new_kv_caches(
-    model_config: ModelConfig, config: SchedulerConfig, dtype: torch.dtype
+    model_config: ModelConfig, config: SchedulerConfig, dtype: torch.dtype, device: torch.device
 ) -> KVCaches:
     """An empty KV cache of the scheduler's blocks: keys and values of each layer of the model."""
     shape = (
@@ -197,10 +199,13 @@ def new_kv_caches(
         model_config.head_dim,
     )
     return [
-        (_zeros(shape, dtype), _zeros(shape, dtype)) for _ in range(model_config.num_hidden_layers)
+        (_zeros(shape, dtype, device), _zeros(shape, dtype, device))
+        for _ in range(model_config.num_hidden_layers)
     ]
 
 
-def _zeros(shape: tuple[int, ...], dtype: torch.dtype) -> torch.Tensor:
-    """Zeros that take memory only when they are written: an idle cache costs nothing."""
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> torch.Tensor:
+    """Zeros; on a CPU they take memory only when they are written: an idle cache costs nothing."""
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
     return huge_pages.zeros(math.prod(shape) * dtype.itemsize).view(dtype).view(shape)

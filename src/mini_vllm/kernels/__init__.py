@@ -1,8 +1,8 @@
 """The few tensor operations a decoder is made of: the one place where fast kernels go.
 
 Invariant: implementations differ in speed and rounding only. `Kernels` is the contract of those
-that work operation by operation, `reference` the one that defines them; `kernels.cpu` runs whole
-layers at a time, and `model.cpu_decoder` is how the engine comes to it.
+that work operation by operation, `reference` the one that defines them and `cuda` the one for GPUs;
+`kernels.cpu` runs whole layers at a time, and `model.cpu_decoder` is how the engine comes to it.
 
 Shapes use T tokens in the flat batch of a step, H query heads, K key/value heads, D the head size.
 """
@@ -11,12 +11,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from mini_vllm.errors import InvalidInputError
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
 
     from mini_vllm.kernels.metadata import AttentionMetadata
     from mini_vllm.kernels.quantized import Matrix
+
+DEVICES = ("auto", "cpu", "cuda")
 
 
 class Kernels(Protocol):
@@ -39,16 +43,21 @@ class Kernels(Protocol):
     def silu_and_mul(self, gate_up: Tensor) -> Tensor:
         """SwiGLU (Shazeer, 2020): `silu(gate) * up` of `gate_up [T, 2 * I]`; `[T, I]`."""
 
-    def apply_rope(self, q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
-        """Rotate `q [T, H, D]` and `k [T, K, D]` by float32 `cos`, `sin` `[T, D / 2]`.
+    def rope_and_write_kv(
+        self,
+        q: Tensor,
+        k: Tensor,
+        v: Tensor,
+        rope: tuple[Tensor, Tensor] | None,
+        kv_cache: tuple[Tensor, Tensor],
+        slot_mapping: Tensor,
+    ) -> Tensor:
+        """Rotates `q [T, H, D]`, which it returns, and `k [T, K, D]`, which it stores with `v`.
 
-        The halves of a head are the pairs (GPT-NeoX's layout, as in Hugging Face files).
+        `rope` is float32 cosines and sines `[T, D / 2]`, or None for no rotation. The halves of a
+        head are the pairs (GPT-NeoX's layout, as in Hugging Face files). Slots of the cache are
+        `block_id * block_size + offset`.
         """
-
-    def write_kv(
-        self, k: Tensor, v: Tensor, k_cache: Tensor, v_cache: Tensor, slot_mapping: Tensor
-    ) -> None:
-        """Store `k`, `v` `[T, K, D]` at slots (`block_id * block_size + offset`) of the cache."""
 
     def paged_attention(
         self,
@@ -66,10 +75,46 @@ class Kernels(Protocol):
 
 
 def get_kernels(device: torch.device, dtype: torch.dtype) -> Kernels:
-    """The implementation, operation by operation, that computes `dtype` on `device`."""
-    from mini_vllm.kernels import reference
+    """The implementation, operation by operation, that computes `dtype` on `device`.
 
-    return reference
+    Raises:
+        InvalidInputError: a GPU, and no Triton.
+    """
+    if device.type != "cuda":
+        from mini_vllm.kernels import reference
+
+        return reference
+    try:
+        from mini_vllm.kernels import cuda
+    except ImportError as error:
+        raise InvalidInputError(
+            f"the kernels for a GPU need triton, which cannot be imported ({error}); "
+            "install it, or use kernels 'reference'",
+            "kernels",
+        ) from None
+    return cuda
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that "cpu", "cuda" or "auto" stands for; "auto" is a GPU where there is one.
+
+    Raises:
+        InvalidInputError: another name, or "cuda" without a GPU that torch can use.
+    """
+    import torch
+
+    if name not in DEVICES:
+        raise InvalidInputError(
+            f"device must be one of {', '.join(DEVICES)}, got {name!r}", "device"
+        )
+    has_gpu = name != "cpu" and torch.cuda.is_available()
+    if name == "cuda" and not has_gpu:
+        raise InvalidInputError(
+            f"device 'cuda' needs a GPU, and torch {torch.__version__} finds none; use device 'cpu'"
+            ", or torch's CUDA build and a driver",
+            "device",
+        )
+    return torch.device("cuda" if has_gpu else "cpu")
 
 
 def multiplies_bf16() -> bool:

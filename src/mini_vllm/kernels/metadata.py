@@ -63,6 +63,20 @@ class AttentionMetadata:
     query_lens: list[int]
     context_lens: list[int]
 
+    def to(self, device: torch.device) -> AttentionMetadata:
+        """The same, its tensors on `device`."""
+        if self.seq_lens.device == device:
+            return self
+        return AttentionMetadata(
+            self.query_start_loc.to(device),
+            self.seq_lens.to(device),
+            self.block_table.to(device),
+            self.slot_mapping.to(device),
+            self.num_decodes,
+            self.query_lens,
+            self.context_lens,
+        )
+
     @property
     def max_seq_len(self) -> int:
         """The longest context, in tokens."""

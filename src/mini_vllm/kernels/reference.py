@@ -54,6 +54,20 @@ def silu_and_mul(gate_up: Tensor) -> Tensor:
     return F.silu(gate).mul_(up)
 
 
+def rope_and_write_kv(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rope: tuple[Tensor, Tensor] | None,
+    kv_cache: tuple[Tensor, Tensor],
+    slot_mapping: Tensor,
+) -> Tensor:
+    if rope is not None:
+        q, k = apply_rope(q, k, *rope)
+    write_kv(k, v, *kv_cache, slot_mapping)
+    return q
+
+
 def apply_rope(q: Tensor, k: Tensor, cos: Tensor, sin: Tensor) -> tuple[Tensor, Tensor]:
     cos, sin = cos[:, None], sin[:, None]
     return _rotate(q, cos, sin), _rotate(k, cos, sin)

@@ -13,13 +13,14 @@ Sources: vLLM v0.22.1 `vllm/model_executor/models/llama.py` (`LlamaModel.forward
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from mini_vllm.kernels import get_kernels
+from mini_vllm.kernels import Kernels, get_kernels
 from mini_vllm.kernels.metadata import AttentionMetadata
 from mini_vllm.kernels.quantized import Matrix, QuantizedMatrix
 from mini_vllm.model.config import ModelConfig
@@ -58,17 +59,41 @@ class DecoderWeights:
     lm_head: Matrix
     rope_factors: Tensor | None = None
 
+    def to(self, device: torch.device) -> DecoderWeights:
+        """The same on `device`; `rope_factors`, which serve once, stay. None may be quantized."""
+
+        def moved(weight: Any) -> Any:
+            return None if weight is None else weight.to(device)
+
+        embedding = moved(self.embedding)
+        tied = self.lm_head is self.embedding
+        layers = tuple(
+            LayerWeights(**{f.name: moved(getattr(layer, f.name)) for f in fields(layer)})
+            for layer in self.layers
+        )
+        final_norm, head = moved(self.final_norm), embedding if tied else moved(self.lm_head)
+        return DecoderWeights(embedding, layers, final_norm, head, self.rope_factors)
+
 
 class Decoder:
-    """A model ready to run, on the device and in the dtype of its weights."""
+    """A model ready to run, on the device and in the dtype of its weights.
 
-    def __init__(self, config: ModelConfig, weights: DecoderWeights) -> None:
+    Args:
+        kernels: what it computes with; None for the device's.
+    """
+
+    def __init__(
+        self, config: ModelConfig, weights: DecoderWeights, kernels: Kernels | None = None
+    ) -> None:
         self.config = config
         self.weights = weights
         norm = weights.final_norm
-        device = norm.device
-        self.kernels = get_kernels(device, norm.dtype)
-        self._frequencies = rope_frequencies(config, weights.rope_factors).to(device)
+        self.device = norm.device
+        self.kernels = kernels or get_kernels(self.device, norm.dtype)
+        self._frequencies = rope_frequencies(config, weights.rope_factors).to(self.device)
+
+    def prepare(self, kv_caches: KVCaches, max_num_seqs: int, max_model_len: int) -> None:
+        """Makes ready, before the first step, for steps over `kv_caches` within these limits."""
 
     def forward(
         self,
@@ -80,8 +105,11 @@ class Decoder:
         """Hidden states `[T, hidden_size]` of token ids `[T]` at `positions [T]`, both int64.
 
         `kv_caches` has a pair `[num_blocks, block_size, kv_heads, head_dim]` for each layer, in the
-        dtype of the weights; slots of T tokens are written.
+        dtype of the weights; slots of T tokens are written. What describes the step may lie on the
+        host, and is brought to the device.
         """
+        input_ids, positions = input_ids.to(self.device), positions.to(self.device)
+        meta = meta.to(self.device)
         kernels, eps = self.kernels, self.config.rms_norm_eps
         layers = self.weights.layers
         next_norms = [*(layer.input_norm for layer in layers[1:]), self.weights.final_norm]
@@ -108,12 +136,21 @@ class Decoder:
         return F.embedding(input_ids, embedding).float()
 
     def logits(self, hidden: Tensor) -> Tensor:
-        """Float32 logits `[S, vocab_size]` of the hidden states `[S, hidden_size]` picked."""
-        return self.kernels.linear(hidden, self.weights.lm_head).float()
+        """Float32 logits `[S, vocab_size]` of the hidden states `[S, hidden_size]` picked.
+
+        On the host, where they are sampled from.
+        """
+        return self._logits(hidden).cpu()
 
     def greedy(self, hidden: Tensor) -> Tensor:
-        """The likeliest token, int64 `[S]`, after each of the hidden states `[S, hidden_size]`."""
-        return self.logits(hidden).argmax(dim=-1)
+        """The likeliest token, int64 `[S]`, after each of the hidden states `[S, hidden_size]`.
+
+        On the host; nothing else of the vocabulary's size leaves the device.
+        """
+        return self._logits(hidden).argmax(dim=-1).cpu()
+
+    def _logits(self, hidden: Tensor) -> Tensor:
+        return self.kernels.linear(hidden, self.weights.lm_head).float()
 
     def _attention(
         self,
@@ -131,9 +168,7 @@ class Decoder:
         if layer.q_norm is not None and layer.k_norm is not None:
             q = kernels.rms_norm(q, layer.q_norm, config.rms_norm_eps)
             k = kernels.rms_norm(k, layer.k_norm, config.rms_norm_eps)
-        if rope is not None:
-            q, k = kernels.apply_rope(q, k, *rope)
-        kernels.write_kv(k, v, *kv_cache, meta.slot_mapping)
+        q = kernels.rope_and_write_kv(q, k, v, rope, kv_cache, meta.slot_mapping)
         attended = kernels.paged_attention(q, *kv_cache, meta, config.head_dim**-0.5)
         return kernels.linear(attended.flatten(1), layer.o, layer.o_bias)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mini_vllm.errors import InvalidInputError, ModelLoadError
+from mini_vllm.kernels import choose_device, multiplies_bf16
 from mini_vllm.model.config import ModelConfig
 from mini_vllm.model.files import ModelFiles, resolve_model
 from mini_vllm.model.tokenizer import Tokenizer
@@ -39,33 +40,53 @@ class LoadedModel:
 
 
 def load_model(
-    name: str, dtype: str = "auto", quantization: str | None = None, kernels: str = "auto"
+    name: str,
+    dtype: str = "auto",
+    quantization: str | None = None,
+    kernels: str = "auto",
+    device: str = "cpu",
 ) -> LoadedModel:
-    """Load the model `name` (see `resolve_model`) on the CPU.
+    """Load the model `name` (see `resolve_model`).
 
-    `dtype` is "float32", "bfloat16", or "auto": bfloat16 where the CPU multiplies it natively,
-    float32 elsewhere. `quantization` is None, "int8", "int4" or "gguf" (see `load_weights`).
-    `kernels` is "reference" for plain torch, or "auto" for the fastest there are.
+    `dtype` is "float32", "bfloat16", or "auto": bfloat16 where the device multiplies it natively,
+    float32 elsewhere. `quantization` is None, "int8", "int4" or "gguf" (see `load_weights`); only
+    a CPU computes with it. `kernels` is "reference" for plain torch, or "auto" for the fastest
+    there are. `device` is "cpu", "cuda", or "auto" for a GPU where there is one.
 
     Raises:
         ModelLoadError: naming the file, what is wrong with it, and what to do.
-        InvalidInputError: an unknown setting, or "gguf" for a model that is none.
+        InvalidInputError: an unknown setting, one that the device does not have, or "gguf" for a
+            model that is none.
     """
+    place = choose_device(device)
     files = resolve_model(name)
-    torch_dtype = _torch_dtype(dtype)
+    torch_dtype = _torch_dtype(dtype, place)
+    if quantization is not None and place.type == "cuda":
+        raise InvalidInputError(
+            f"quantization {quantization!r} is for CPUs; leave it out, or use device 'cpu'",
+            "quantization",
+        )
     if quantization == "gguf" and files.kind != "gguf":
         raise InvalidInputError(
             f"quantization 'gguf' reads the blocks of a GGUF file, and {name} is none; "
             "use int8 or int4",
             "quantization",
         )
+    from mini_vllm.kernels import reference
     from mini_vllm.model.decoder import Decoder
     from mini_vllm.model.weights import load_weights
 
     config, source, tokenizer = _read_gguf(files) if files.kind == "gguf" else _read_folder(files)
     weights = load_weights(config, source, torch_dtype, quantization)
-    decoder = Decoder(config, weights)
-    if kernels == "auto":
+    if place.type == "cuda":
+        weights = weights.to(place)
+    if kernels == "reference":
+        decoder = Decoder(config, weights, reference)
+    elif place.type == "cuda":
+        from mini_vllm.model.gpu_decoder import GPUDecoder
+
+        decoder = GPUDecoder(config, weights)
+    else:
         from mini_vllm.model.cpu_decoder import CPUDecoder
 
         fast = CPUDecoder(config, weights, take_over=True)
@@ -117,13 +138,15 @@ def _read_json(path: Path) -> dict[str, Any]:
     return content
 
 
-def _torch_dtype(dtype: str) -> torch.dtype:
+def _torch_dtype(dtype: str, device: torch.device) -> torch.dtype:
     import torch
 
-    from mini_vllm.kernels import multiplies_bf16
-
+    if device.type == "cuda":
+        has_bf16 = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        has_bf16 = multiplies_bf16()
     known = {
-        "auto": torch.bfloat16 if multiplies_bf16() else torch.float32,
+        "auto": torch.bfloat16 if has_bf16 else torch.float32,
         "float32": torch.float32,
         "bfloat16": torch.bfloat16,
     }

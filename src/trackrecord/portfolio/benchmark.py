@@ -213,8 +213,10 @@ def _settings_table(report: Report) -> Table:
 
 def _set(report: Report) -> list[tuple[str, object]]:
     """The settings that are worth a line: all but the optional ones left alone."""
-    optional = ("num_gpu_blocks_override", "num_threads")
+    optional = ("kv_cache_memory_bytes", "num_gpu_blocks_override", "num_threads")
     settings = {**report.settings, "dtype": report.model.dtype}
+    if settings.get("device") != "cuda":
+        settings.pop("gpu_memory_utilization", None)
     return [
         (name, value)
         for name, value in settings.items()

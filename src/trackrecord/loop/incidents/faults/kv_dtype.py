@@ -19,10 +19,11 @@ from trackrecord.loop.incidents.outcome import Outcome, Setup
 from trackrecord.loop.incidents.tiny import VOCABULARY, tiny_engine
 
 _MIB = 2**20
+_BUDGET = 4 * _MIB
 _CONFIG = EngineConfig(
     model="tiny-llama",
     dtype="float32",
-    kv_cache_memory_bytes=4 * _MIB,
+    kv_cache_memory_bytes=_BUDGET,
     max_model_len=512,
     enable_prefix_caching=False,
 )
@@ -33,17 +34,15 @@ _CHECKPOINT_BYTES = 2
 
 
 def fit_by_checkpoint(
-    config: EngineConfig, model_config: ModelConfig, dtype_bytes: int
+    config: EngineConfig, model_config: ModelConfig, dtype_bytes: int, free: int | None
 ) -> tuple[int, int]:
     """`fit_kv_cache` with the checkpoint's type, whatever the cache will be kept in."""
-    return fit_kv_cache(config, model_config, _CHECKPOINT_BYTES)
+    return fit_kv_cache(config, model_config, _CHECKPOINT_BYTES, free)
 
 
 def run(setup: Setup) -> Outcome:
     config = {
-        "less-memory": replace(
-            _CONFIG, kv_cache_memory_bytes=_CONFIG.kv_cache_memory_bytes * 9 // 10
-        ),
+        "less-memory": replace(_CONFIG, kv_cache_memory_bytes=_BUDGET * 9 // 10),
         "fewer-seqs": replace(_CONFIG, max_num_seqs=64),
         "smaller-blocks": replace(_CONFIG, block_size=8),
         "shorter-context": replace(_CONFIG, max_model_len=480),
@@ -65,7 +64,7 @@ def run(setup: Setup) -> Outcome:
     assert isinstance(runner, ModelRunner)
     tensors = [tensor for pair in runner.kv_caches for tensor in pair]
     taken = sum(tensor.numel() * tensor.element_size() for tensor in tensors)
-    budget = config.kv_cache_memory_bytes
+    budget = config.kv_cache_memory_bytes or _BUDGET
     per_block = taken // blocks
     most = max(used for _, used in steps)
     return Outcome(

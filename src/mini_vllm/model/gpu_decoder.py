@@ -1,0 +1,181 @@
+"""The decoder on a GPU: steps in which every sequence has one token are replayed as CUDA graphs.
+
+Such a step has hundreds of short kernels, and launching them from Python takes longer than they do.
+A graph launches them at once, but always the same ones, on the same memory: so there is one graph
+for each of a few batch sizes, they read their inputs from one place, and a smaller batch is padded.
+Every other step runs as `Decoder` does.
+
+Invariants: a row that pads is a sequence of one token in the first slot of block 0, the null block,
+which no request ever has; what a step returns is valid until the next one.
+
+Source: vLLM v0.22.1 `vllm/compilation/cuda_graph.py`, `CUDAGraphWrapper`;
+`vllm/v1/worker/gpu_model_runner.py`, `GPUModelRunner.capture_model`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mini_vllm.kernels import Kernels
+from mini_vllm.kernels.metadata import AttentionMetadata
+from mini_vllm.model.config import ModelConfig
+from mini_vllm.model.decoder import Decoder, DecoderWeights, KVCaches
+
+Compute = Callable[[], Tensor]
+Capture = Callable[[Compute], Compute]
+"""From a computation on tensors that stay where they are to one that repeats it."""
+
+LARGEST_GRAPH = 512
+"""Sequences; in larger batches the kernels take longer than their launches."""
+
+
+class GPUDecoder(Decoder):
+    """A model ready to run; see `Decoder` for what it computes.
+
+    Args:
+        kernels: as `Decoder`'s.
+        capture: how a computation is made repeatable; None for CUDA graphs.
+    """
+
+    def __init__(
+        self,
+        config: ModelConfig,
+        weights: DecoderWeights,
+        kernels: Kernels | None = None,
+        capture: Capture | None = None,
+    ) -> None:
+        super().__init__(config, weights, kernels)
+        self._capture = capture or CUDAGraphs()
+        self._graphs: dict[int, Compute] = {}
+        self._inputs: DecodeInputs | None = None
+        self._kv_caches: KVCaches | None = None
+
+    @torch.inference_mode()
+    def prepare(self, kv_caches: KVCaches, max_num_seqs: int, max_model_len: int) -> None:
+        """Captures the graphs, the largest first, so that the others fit into its memory."""
+        block_size = kv_caches[0][0].shape[1]
+        sizes = graph_sizes(min(max_num_seqs, LARGEST_GRAPH))
+        inputs = DecodeInputs(sizes[-1], max_model_len, block_size, self.device)
+        self._graphs = {
+            size: self._capture(self._computation(inputs, size, kv_caches))
+            for size in reversed(sizes)
+        }
+        self._inputs, self._kv_caches = inputs, kv_caches
+
+    def forward(
+        self, input_ids: Tensor, positions: Tensor, kv_caches: KVCaches, meta: AttentionMetadata
+    ) -> Tensor:
+        """As `Decoder.forward`; the hidden states are valid until the next call."""
+        inputs, size = self._inputs, self._size_for(meta)
+        if inputs is None or size is None or kv_caches is not self._kv_caches:
+            return super().forward(input_ids, positions, kv_caches, meta)
+        inputs.fill(size, input_ids, positions, meta)
+        return self._graphs[size]()[: len(input_ids)]
+
+    def _computation(self, inputs: DecodeInputs, size: int, kv_caches: KVCaches) -> Compute:
+        forward, (input_ids, positions, meta) = super().forward, inputs.first(size)
+        return lambda: forward(input_ids, positions, kv_caches, meta)
+
+    def _size_for(self, meta: AttentionMetadata) -> int | None:
+        """The least graph that has room for a step; None for a step that is no graph's."""
+        count = len(meta.query_lens)
+        if self._inputs is None or meta.num_decodes != count or not self._inputs.hold(meta):
+            return None
+        return min(size for size in self._graphs if size >= count)
+
+
+class DecodeInputs:
+    """The inputs of a step of single tokens, where graphs find them: one of n reads the first n.
+
+    Args:
+        size: sequences of the largest step.
+        max_model_len: tokens of their longest context.
+    """
+
+    def __init__(self, size: int, max_model_len: int, block_size: int, device: torch.device):
+        self._max_model_len = max_model_len
+        self._token_ids, self._positions, self._slots, self._seq_lens = (
+            torch.full((size,), idle, device=device) for idle in (0, 0, 0, 1)
+        )
+        self._query_start = torch.arange(size + 1, device=device)
+        width = -(-max_model_len // block_size)
+        self._block_table = torch.zeros(size, width, dtype=torch.int32, device=device)
+
+    def hold(self, meta: AttentionMetadata) -> bool:
+        """Whether a step of single tokens has room; an empty one has no use for it."""
+        longest = max(meta.context_lens, default=self._max_model_len + 1)
+        return len(meta.query_lens) <= len(self._seq_lens) and longest <= self._max_model_len
+
+    def first(self, size: int) -> tuple[Tensor, Tensor, AttentionMetadata]:
+        """Token ids, positions and metadata of the first `size` sequences.
+
+        `context_lens` are bounds here: what is launched may not depend on a step's own.
+        """
+        meta = AttentionMetadata(
+            query_start_loc=self._query_start[: size + 1],
+            seq_lens=self._seq_lens[:size],
+            block_table=self._block_table[:size],
+            slot_mapping=self._slots[:size],
+            num_decodes=size,
+            query_lens=[1] * size,
+            context_lens=[self._max_model_len] * size,
+        )
+        return self._token_ids[:size], self._positions[:size], meta
+
+    def fill(
+        self, size: int, input_ids: Tensor, positions: Tensor, meta: AttentionMetadata
+    ) -> None:
+        """Puts a step in the first rows of `size`, and the null block's first slot in the others.
+
+        What earlier steps left in a block table lies beyond the contexts, and is not read.
+        """
+        table = meta.block_table[:, : self._block_table.shape[1]]
+        count, width = table.shape
+        for room, given, idle in (
+            (self._token_ids, input_ids, 0),
+            (self._positions, positions, 0),
+            (self._slots, meta.slot_mapping, 0),
+            (self._seq_lens, meta.seq_lens, 1),
+        ):
+            room[:count] = given
+            room[count:size] = idle
+        self._block_table[:count, :width] = table
+        self._block_table[count:size, 0] = 0
+
+
+class CUDAGraphs:
+    """Captures computations as CUDA graphs that share their memory: one runs at a time."""
+
+    def __init__(self) -> None:
+        self._pool: Any = None
+
+    def __call__(self, compute: Compute) -> Compute:
+        if self._pool is None:
+            self._pool = torch.cuda.graph_pool_handle()
+        # Kernels are compiled, and libraries take their memory, where nothing is captured.
+        stream = torch.cuda.Stream()  # type: ignore[no-untyped-call]
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            compute()
+        torch.cuda.current_stream().wait_stream(stream)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._pool):
+            out = compute()
+
+        def replay() -> Tensor:
+            graph.replay()
+            return out
+
+        return replay
+
+
+def graph_sizes(most: int) -> list[int]:
+    """Batch sizes with a graph: 1, 2, 4, ... 32, then every 32, up to one that holds `most`."""
+    sizes = [1]
+    while sizes[-1] < most:
+        sizes.append(sizes[-1] + min(sizes[-1], 32))
+    return sizes
