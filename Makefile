@@ -4,8 +4,9 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# A file's tests stay together: they share what is slow to make.
-PARALLEL := -n logical --maxprocesses 4 --dist loadfile
+# A file's tests stay together: they share what is slow to make. One process more than there are
+# cores, for many tests wait for programs that they started.
+PARALLEL = -n $(shell $(PYTHON) -c 'import os; print(min(4, os.cpu_count() + 1))') --dist loadfile
 
 .PHONY: portfolio test kernels test-slow test-upstream bench-smoke lint format constraints clean help
 

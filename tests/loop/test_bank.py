@@ -66,6 +66,7 @@ def test_model_answers_have_full_marks(area: LoopArea) -> None:
         assert set(mark.scores.values()) == {FULL}, (question.name, mark.scores)
 
 
+@pytest.mark.slow
 def test_answers_to_other_questions_of_the_area_are_told_apart() -> None:
     pairs = confused = 0
     for area in loop_areas():

@@ -18,6 +18,7 @@ MODEL = "smollm2-135m"
 NEW_TOKENS = 24
 
 
+@pytest.mark.slow
 def test_greedy_tokens_equal_transformers(embedded_as_folder: Path) -> None:
     model = load_model(MODEL, "float32")
     assert model.tokenizer is not None
