@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import gguf
@@ -27,8 +28,17 @@ QUANTIZED = {"atol": 2e-2, "rtol": 0}
 LENGTHS = (61, 7, 34, 96)
 CHUNKS = (49, 1, 34, 90)
 """In the first step the threads share the tokens, in slabs; in later ones they share matrices."""
-assert sum(CHUNKS) >= max(SHARED_FROM, 2 * SLAB + 1)
-assert sum(LENGTHS) - sum(CHUNKS) < SHARED_FROM
+THREADS = 2
+assert sum(CHUNKS) >= THREADS * max(SHARED_FROM, SLAB + 1)
+assert sum(LENGTHS) - sum(CHUNKS) < THREADS * SHARED_FROM
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _threads() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(THREADS)
+    yield
+    torch.set_num_threads(before)
 
 
 def reference(path: Path, dtype: str = "float32", quantization: str | None = None) -> Decoder:

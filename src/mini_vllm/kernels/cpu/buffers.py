@@ -60,7 +60,7 @@ class Buffers:
     def _allocate(self, tokens: int, parts: int) -> StepBuffers:
         hidden, inner, heads, kv_heads, head_dim = self._widths
         width = whole_chunks(head_dim)
-        slab = max(SHARED_FROM, self._threads * SLAB)
+        slab = self._threads * max(SHARED_FROM, SLAB)
         widest = whole_chunks(max(hidden, inner, heads * head_dim)) + CHUNK  # for whole pairs
         return StepBuffers(
             residual=np.empty((0, 0), np.float32),

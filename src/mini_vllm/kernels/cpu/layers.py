@@ -50,10 +50,10 @@ LAYER = np.dtype(
 
 FEW = 4
 """Fewer tokens than this are normed and packed by one thread, sooner than it wakes others."""
-SHARED_FROM = 96
-"""From so many tokens on, each thread takes its share of them through all stages between one
-attention and the next, with nothing to wait for and its numbers in its own cache. With fewer, the
-threads share each matrix, so that it is read once."""
+SHARED_FROM = 48
+"""From so many tokens a thread on, each thread takes its share of them through all stages between
+one attention and the next, with nothing to wait for and its numbers in its own cache. With fewer,
+the threads share each matrix, so that it is read once."""
 SLAB = 66
 """The most tokens that a thread takes along together."""
 
@@ -280,7 +280,7 @@ def run_layers(
     qkv, gate_up = rows_of(buffers.qkv), rows_of(buffers.gate_up)
     slots_, cos_, sin_ = address_of(slots), rows_of(cos), rows_of(sin)
     head_bytes, workers = buffers.q.strides[1], len(prompt_room)
-    shared = tokens >= SHARED_FROM
+    shared = tokens >= workers * SHARED_FROM
     for i in range(len(layers)):
         layer = layers[i]
         if shared:
