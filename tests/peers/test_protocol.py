@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from pathlib import Path
+from subprocess import PIPE
 
 import psutil
 import pytest
@@ -103,8 +104,10 @@ def test_a_setting_without_a_value_is_refused(capsys: pytest.CaptureFixture[str]
 
 def test_memory_counts_the_processes_an_engine_started() -> None:
     alone = peak_rss_bytes()
-    child = psutil.Popen([sys.executable, "-c", "input()"], stdin=-1)
+    wait = "print('started', flush=True); input()"
+    child = psutil.Popen([sys.executable, "-c", wait], stdin=PIPE, stdout=PIPE)
     try:
+        assert child.stdout.readline().strip() == b"started"
         assert peak_rss_bytes() > alone + 1_000_000
     finally:
         child.communicate(os.linesep.encode())
