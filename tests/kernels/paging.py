@@ -51,3 +51,11 @@ def dense_attention(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
     first = len(k) - len(q)
     seen = torch.arange(len(k)) <= torch.arange(first, len(k))[:, None]
     return torch.einsum("hqk,khd->qhd", scores.masked_fill(~seen, -torch.inf).softmax(-1), v)
+
+
+def dense_attention_of_all(
+    q: Tensor, k: Tensor, v: Tensor, query_lens: list[int], context_lens: list[int], scale: float
+) -> Tensor:
+    """`dense_attention` of each sequence of a flat batch, whose contexts `k`, `v` hold in a row."""
+    parts = zip(q.split(query_lens), k.split(context_lens), v.split(context_lens), strict=True)
+    return torch.cat([dense_attention(*part, scale) for part in parts])

@@ -12,7 +12,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels.paging import attention_metadata, dense_attention, shuffled_block_tables
+from kernels.paging import attention_metadata, dense_attention_of_all, shuffled_block_tables
 from mini_vllm.kernels import reference
 from mini_vllm.kernels.cpu.attention import attend
 from mini_vllm.kernels.cpu.buffers import Buffers
@@ -71,13 +71,9 @@ class Step:
         return meta.block_table.numpy()
 
     def wanted(self) -> Tensor:
-        parts = zip(
-            self.q.split(self.queries),
-            self.k.split(self.contexts),
-            self.v.split(self.contexts),
-            strict=True,
+        return dense_attention_of_all(
+            self.q, self.k, self.v, self.queries, self.contexts, self.scale
         )
-        return torch.cat([dense_attention(*part, self.scale) for part in parts])
 
 
 def memory(tensor: Tensor) -> np.ndarray:

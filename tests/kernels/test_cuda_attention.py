@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from kernels.gpu import DEVICE, DTYPES, HAS_GPU, assert_near
-from kernels.paging import attention_metadata, dense_attention, shuffled_block_tables
+from kernels.paging import attention_metadata, dense_attention_of_all, shuffled_block_tables
 from mini_vllm.kernels import cuda, reference
 from mini_vllm.kernels.cuda import attention
 from mini_vllm.kernels.metadata import AttentionMetadata
@@ -70,13 +70,9 @@ class Step:
         return cuda.paged_attention(self.q.to(DEVICE), self.k_cache, self.v_cache, meta, self.scale)
 
     def wanted(self) -> Tensor:
-        parts = zip(
-            self.q.split(self.queries),
-            self.k.split(self.contexts),
-            self.v.split(self.contexts),
-            strict=True,
+        return dense_attention_of_all(
+            self.q, self.k, self.v, self.queries, self.contexts, self.scale
         )
-        return torch.cat([dense_attention(*part, self.scale) for part in parts])
 
 
 @given(shapes, batches)

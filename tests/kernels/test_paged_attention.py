@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels.paging import attention_metadata, dense_attention, shuffled_block_tables
+from kernels.paging import attention_metadata, dense_attention_of_all, shuffled_block_tables
 from mini_vllm.kernels import Kernels, get_kernels, reference
 
 
@@ -58,8 +58,7 @@ def attend(batch: Batch, dtype: torch.dtype, kernels: Kernels) -> tuple[Tensor, 
     kernels.rope_and_write_kv(k, k, v, None, (k_cache, v_cache), whole.slot_mapping)
     meta = attention_metadata(queries, contexts, tables, batch.block_size)
     got = kernels.paged_attention(q, k_cache, v_cache, meta, scale)
-    parts = zip(q.split(queries), k.split(contexts), v.split(contexts), strict=True)
-    return got, torch.cat([dense_attention(*part, scale) for part in parts])
+    return got, dense_attention_of_all(q, k, v, queries, contexts, scale)
 
 
 @given(batches())

@@ -147,12 +147,12 @@ def _reader() -> Callable[[Any, int], float]:
     import numpy as np
 
     from mini_vllm.kernels.cpu.formats import FLOAT
-    from mini_vllm.kernels.cpu.simd import add_16, load_16, spread_16, sum_16
+    from mini_vllm.kernels.cpu.simd import add_16, address_of, load_16, spread_16, sum_16
 
     def read(x, chunk):  # type: ignore[no-untyped-def]
         total = np.float32(0)
         for part in numba.prange(x.nbytes // chunk):
-            start = x.ctypes.data + part * chunk
+            start = address_of(x) + part * chunk
             sums = (spread_16(np.float32(0)), spread_16(np.float32(0)))
             for place in range(start, start + chunk, 128):
                 first = add_16(sums[0], load_16(FLOAT, place))

@@ -43,6 +43,7 @@ from mini_vllm.kernels.cpu.simd import (
     Rows,
     add_16,
     address_of,
+    clear,
     exp2,
     load_16,
     load_f32,
@@ -173,8 +174,7 @@ def _attend_part(
     for head in range(heads):
         store_f32(states + 8 * head, HIDDEN)
         store_f32(states + 8 * head + 4, np.float32(0))
-        for i in range(0, chunks * CHUNK, LANES):
-            store_16(FLOAT, sums + head * sum_stride + 4 * i, spread_16(np.float32(0)))
+    clear(sums, heads * chunks * CHUNK)
     scale = np.float32(scale * LOG2_E)
     table_of_sums = desk()
     for begin in range(start, stop, TILE):
@@ -199,7 +199,7 @@ def _attend_part(
             position = end
         for head in range(heads):
             row = scores + 4 * TILE * head
-            shrink = soften_row(FLOAT, row, tile_end - begin, scale, row, states + 8 * head)
+            shrink = soften_row(row, tile_end - begin, scale, states + 8 * head)
             if shrink != 1:
                 shrink_row(sums + head * sum_stride, chunks * CHUNK, shrink)
         position = begin

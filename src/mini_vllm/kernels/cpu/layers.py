@@ -102,6 +102,12 @@ def _norm_token(form, token, weight, width, eps, residual, normed, packed, scale
     _pack(form, row_at(normed, token), width, token, packed, scales)
 
 
+@njit
+def _norm_alone(form, tokens, weight, width, eps, residual, normed, packed, scales):
+    for token in range(tokens):
+        _norm_token(form, token, weight, width, eps, residual, normed, packed, scales)
+
+
 @njit(parallel=True)
 def _norm_tokens(form, tokens, weight, width, eps, residual, normed, packed, scales):
     for token in prange(tokens):
@@ -112,8 +118,7 @@ def _norm_tokens(form, tokens, weight, width, eps, residual, normed, packed, sca
 def _norm(form, tokens, weight, width, eps, residual, normed, packed, scales):
     """The norm of the residual, packed for a projection."""
     if tokens < FEW:
-        for token in range(tokens):
-            _norm_token(form, token, weight, width, eps, residual, normed, packed, scales)
+        _norm_alone(form, tokens, weight, width, eps, residual, normed, packed, scales)
     else:
         _norm_tokens(form, tokens, weight, width, eps, residual, normed, packed, scales)
 
@@ -126,6 +131,12 @@ def _place_token(form, token, layers, i, sizes, slots, cos, sin, qkv, q, head_by
     )  # fmt: skip
 
 
+@njit
+def _place_alone(form, tokens, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes):
+    for token in range(tokens):
+        _place_token(form, token, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes)
+
+
 @njit(parallel=True)
 def _place_tokens(form, tokens, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes):
     for token in prange(tokens):
@@ -136,8 +147,7 @@ def _place_tokens(form, tokens, layers, i, sizes, slots, cos, sin, qkv, q, head_
 def _place(form, tokens, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes):
     """QK-norm and RoPE; keys and values go to the cache, queries to `q`."""
     if tokens < FEW:
-        for token in range(tokens):
-            _place_token(form, token, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes)
+        _place_alone(form, tokens, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes)
     else:
         _place_tokens(form, tokens, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes)
 
@@ -146,6 +156,12 @@ def _place(form, tokens, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes):
 def _gate_token(form, token, inner, gate_up, packed, scales):
     gate_row(row_at(gate_up, token), inner, row_at(gate_up, token))
     _pack(form, row_at(gate_up, token), inner, token, packed, scales)
+
+
+@njit
+def _gate_alone(form, tokens, inner, gate_up, packed, scales):
+    for token in range(tokens):
+        _gate_token(form, token, inner, gate_up, packed, scales)
 
 
 @njit(parallel=True)
@@ -158,10 +174,15 @@ def _gate_tokens(form, tokens, inner, gate_up, packed, scales):
 def _gate(form, tokens, inner, gate_up, packed, scales):
     """SwiGLU, packed for the down projection."""
     if tokens < FEW:
-        for token in range(tokens):
-            _gate_token(form, token, inner, gate_up, packed, scales)
+        _gate_alone(form, tokens, inner, gate_up, packed, scales)
     else:
         _gate_tokens(form, tokens, inner, gate_up, packed, scales)
+
+
+@njit
+def _pack_alone(form, tokens, width, source, packed, scales):
+    for token in range(tokens):
+        _pack(form, row_at(source, token), width, token, packed, scales)
 
 
 @njit(parallel=True)
@@ -173,8 +194,7 @@ def _pack_tokens(form, tokens, width, source, packed, scales):
 @njit
 def _pack_all(form, tokens, width, source, packed, scales):
     if tokens < FEW:
-        for token in range(tokens):
-            _pack(form, row_at(source, token), width, token, packed, scales)
+        _pack_alone(form, tokens, width, source, packed, scales)
     else:
         _pack_tokens(form, tokens, width, source, packed, scales)
 
@@ -203,20 +223,18 @@ def _share_heads(
         start, end, together = _share(worker, workers, tokens)
         for first in range(start, end, together):
             count, numbers = min(together, end - first), rows_from(residual, first)
-            for token in range(count):
-                _norm_token(
-                    form, token, layer.input_norm, sizes.hidden, sizes.eps, numbers, mine_normed,
-                    mine, x_scales,
-                )  # fmt: skip
+            _norm_alone(
+                form, count, layer.input_norm, sizes.hidden, sizes.eps, numbers, mine_normed, mine,
+                x_scales,
+            )  # fmt: skip
             rows_times_tokens(
                 form, layer.qkv, layer.qkv_scale, layer.qkv_bias, 0, rows, sizes.hidden, mine,
                 x_scales, mine_qkv, 0, count, False,
             )  # fmt: skip
-            for token in range(count):
-                _place_token(
-                    cache_form, token, layers, i, sizes, slots + 8 * first, rows_from(cos, first),
-                    rows_from(sin, first), mine_qkv, rows_from(q, first), head_bytes,
-                )  # fmt: skip
+            _place_alone(
+                cache_form, count, layers, i, sizes, slots + 8 * first, rows_from(cos, first),
+                rows_from(sin, first), mine_qkv, rows_from(q, first), head_bytes,
+            )  # fmt: skip
 
 
 @njit(parallel=True)
@@ -233,23 +251,20 @@ def _share_rest(
         start, end, together = _share(worker, workers, tokens)
         for first in range(start, end, together):
             count, numbers = min(together, end - first), rows_from(residual, first)
-            for token in range(count):
-                _pack(o_form, row_at(attended, first + token), width, token, mine, x_scales)
+            _pack_alone(o_form, count, width, rows_from(attended, first), mine, x_scales)
             rows_times_tokens(
                 o_form, layer.o, layer.o_scale, layer.o_bias, 0, hidden, width, mine, x_scales,
                 numbers, 0, count, True,
             )  # fmt: skip
-            for token in range(count):
-                _norm_token(
-                    gate_up_form, token, layer.post_norm, hidden, sizes.eps, numbers, mine_normed,
-                    mine, x_scales,
-                )  # fmt: skip
+            _norm_alone(
+                gate_up_form, count, layer.post_norm, hidden, sizes.eps, numbers, mine_normed, mine,
+                x_scales,
+            )  # fmt: skip
             rows_times_tokens(
                 gate_up_form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias, 0, 2 * inner,
                 hidden, mine, x_scales, mine_gate_up, 0, count, False,
             )  # fmt: skip
-            for token in range(count):
-                _gate_token(down_form, token, inner, mine_gate_up, mine, x_scales)
+            _gate_alone(down_form, count, inner, mine_gate_up, mine, x_scales)
             rows_times_tokens(
                 down_form, layer.down, layer.down_scale, layer.down_bias, 0, hidden, inner, mine,
                 x_scales, numbers, 0, count, True,

@@ -32,17 +32,16 @@ HIDDEN = np.float32(-1e30)
 
 
 @njit
-def soften_row(form, scores, visible, scale, weights, state):
+def soften_row(scores, visible, scale, state):
     """The softmax of one query goes on over float32 `scores [TILE]`, of which some are visible.
 
-    `weights [TILE]` are stored in the format `form`, where the scores are or elsewhere; `state` is
-    the running maximum and sum, which start from `HIDDEN` and 0.
+    They become weights; `state` is the running maximum and sum, which start from `HIDDEN` and 0.
     """
     for i in range(visible, TILE):
         store_f32(scores + 4 * i, HIDDEN)
     before = load_f32(state)
     highest = max(before, highest_of_64(scores) * scale)
-    total = soften_64(form, scores, scale, highest, weights)
+    total = soften_64(scores, scale, highest)
     shrink = np.float32(1) if highest == before else exp2(before - highest)
     store_f32(state, highest)
     store_f32(state + 4, load_f32(state + 4) * shrink + total)

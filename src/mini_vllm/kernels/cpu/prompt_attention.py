@@ -31,9 +31,9 @@ from mini_vllm.kernels.cpu.products import (
 from mini_vllm.kernels.cpu.simd import (
     LANES,
     LOG2_E,
-    Rows,
     add_16,
     any_differs_16,
+    clear,
     divide_16,
     exp2_16,
     larger_16,
@@ -41,6 +41,7 @@ from mini_vllm.kernels.cpu.simd import (
     load_number,
     multiply_16,
     row_at,
+    rows_from,
     rows_of,
     spread_16,
     store_16,
@@ -167,8 +168,8 @@ def _load_tile(
     size = number_bytes(form)
     n = 4 // size
     if filled < TILE or width != dim or steps * n != dim:
-        _clear(room.keys, TILE * steps)
-        _clear(room.values, TILE // n * width)
+        clear(room.keys, TILE * steps)
+        clear(room.values, TILE // n * width)
     position = tile
     while position < tile + filled:
         end = min(tile + filled, (position // block_size + 1) * block_size)
@@ -201,15 +202,6 @@ def _pair_values(form, row, row_stride, first, count, dim, width, values):
 
 
 @njit
-def _clear(address, count):
-    whole = count // LANES * LANES
-    for i in range(0, whole, LANES):
-        store_16(FLOAT, address + 4 * i, spread_16(np.float32(0)))
-    for i in range(whole, count):
-        store_f32(address + 4 * i, np.float32(0))
-
-
-@njit
 def _copy(form, source, count, target):
     """Copies `count` numbers."""
     size = number_bytes(form)
@@ -227,8 +219,8 @@ def _turn_queries(form, q, head_bytes, kv_head, group, rows, first, dim, steps, 
     for panel in range((rows + PANEL - 1) // PANEL):
         start = panel * PANEL
         count = min(PANEL, rows - start)
-        _clear(room.rows, PANEL * row_bytes // 4)
-        _clear(room.limits + panel * LANE_BYTES, PANEL)
+        clear(room.rows, PANEL * row_bytes // 4)
+        clear(room.limits + panel * LANE_BYTES, PANEL)
         for i in range(count):
             token, head = (start + i) // group, (start + i) % group
             source = row_at(q, token) + (kv_head * group + head) * head_bytes
@@ -279,7 +271,7 @@ def _attend_block(
     offset, row_stride = kv_head * dim * size, kv_heads * dim * size
     scale = np.float32(scale * LOG2_E)
     _turn_queries(form, q, head_bytes, kv_head, group, rows, first, dim, steps, room)
-    _clear(room.sums, panels * sums_bytes // 4)
+    clear(room.sums, panels * sums_bytes // 4)
     for panel in range(panels):
         for lane in range(PANEL):
             place = room.states + panel * 2 * LANE_BYTES + 4 * lane
@@ -343,10 +335,10 @@ def attend_prompts(
                     continue
                 token = blocks[block, 1]
                 _attend_block(
-                    form, Rows(row_at(q_rows, token), q_rows.stride), head_bytes, k_cache, v_cache,
+                    form, rows_from(q_rows, token), head_bytes, k_cache, v_cache,
                     row_at(table_rows, blocks[block, 0]), block_size, kv_heads, kv_head, group, dim,
                     blocks[block, 2], blocks[block, 3], scale, out_form,
-                    Rows(row_at(out_rows, token), out_rows.stride), mine,
+                    rows_from(out_rows, token), mine,
                 )  # fmt: skip
             before += blocks[block, 2] + blocks[block, 3]
 

@@ -309,23 +309,22 @@ def highest_of_64(context: Any, address: Any) -> Any:
 
 
 @intrinsic
-def soften_64(context: Any, marker: Any, scores: Any, scale: Any, shift: Any, out: Any) -> Any:
-    """Stores `2 ** (scores * scale - shift)` of 64 scores in the marker's format; their sum."""
-    form = format_name(marker)
+def soften_64(context: Any, scores: Any, scale: Any, shift: Any) -> Any:
+    """Replaces 64 scores by `2 ** (scores * scale - shift)`; their sum."""
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        _, scores_, scale_, shift_, out_ = args
+        scores_, scale_, shift_ = args
         scale_, shift_ = spread(b, scale_), spread(b, b.fneg(shift_))
-        total, size = like(FLOATS, 0.0), 4 if form == "float32" else 2
+        total = like(FLOATS, 0.0)
         for vector in range(4):
             score = load(b, scores_, FLOATS, 64 * vector)
             weight = _exp2(b, fma(b, score, scale_, shift_))
             total = b.fadd(total, weight)
-            store(b, as_stored(b, form, weight), out_, LANES * vector * size)
+            store(b, weight, scores_, 64 * vector)
         return lane_sum(b, total)
 
     number = types.float32
-    return number(marker, types.int64, number, number, types.int64), codegen
+    return number(types.int64, number, number), codegen
 
 
 @intrinsic
@@ -382,6 +381,16 @@ def row_at(rows, number):
 def rows_from(rows, first):
     """The rows from number `first` on."""
     return Rows(rows.address + first * rows.stride, rows.stride)
+
+
+@njit
+def clear(address, count):
+    """Writes `count` zeros of float32."""
+    whole = count // LANES * LANES
+    for i in range(0, whole, LANES):
+        store_16(FLOAT, address + 4 * i, spread_16(np.float32(0)))
+    for i in range(whole, count):
+        store_f32(address + 4 * i, np.float32(0))
 
 
 @njit
