@@ -15,17 +15,10 @@ from torch import Tensor
 from mini_vllm.kernels.cpu.buffers import Buffers
 from mini_vllm.kernels.cpu.compiled import entry
 from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS
+from mini_vllm.kernels.cpu.integers import INTEGER_ROWS, panels_of_integers, rows_of_integers
 from mini_vllm.kernels.cpu.layers import head_argmax, head_logits
-from mini_vllm.kernels.cpu.matmul import (
-    PANEL,
-    matmul,
-    pack_row,
-    panels,
-    rows_of_panels,
-    widen_rows,
-    widen_to_panels,
-)
-from mini_vllm.kernels.cpu.simd import address_of, row_at, rows_of
+from mini_vllm.kernels.cpu.matmul import PANEL, matmul, pack_row, panels, rows_of_panels
+from mini_vllm.kernels.cpu.simd import row_at, rows_of
 from mini_vllm.kernels.quantized import BLOCK_BYTES, QuantizedMatrix, quantize
 
 TOKENS = (1, 2, 3, 5, 8, 9, 16, 17, 33)
@@ -34,15 +27,12 @@ QUANTIZED = ("int8", *BLOCKS)
 
 
 @entry()
-def pack_and_multiply(form, w, scale, bias, rows, x, packed, scales, out, add):
+def pack_and_multiply(form, w, scale, bias, rows, x, packed, out, add):
     """`matmul` as a layer calls it, kept among the compiled kernels."""
-    x_scales = address_of(scales)
     for token in range(len(x)):
         target = row_at(rows_of(packed), token)
-        pack_row(form, row_at(rows_of(x), token), x.shape[1], target, x_scales + 4 * token)
-    matmul(
-        form, w, scale, bias, rows, x.shape[1], rows_of(packed), x_scales, rows_of(out), len(x), add
-    )
+        pack_row(form, row_at(rows_of(x), token), x.shape[1], target)
+    matmul(form, w, scale, bias, rows, x.shape[1], rows_of(packed), rows_of(out), len(x), add)
 
 
 @dataclass(frozen=True)
@@ -75,13 +65,21 @@ def random_matrix(form: str, rows: int, columns: int) -> QuantizedMatrix:
 
 
 def random_weights(form: str, rows: int, columns: int) -> Weights:
-    padding = (0, -columns % CHUNK)
     if form in QUANTIZED:
-        matrix = random_matrix(form, rows, columns)
-        data = F.pad(matrix.data, padding) if form == "int8" else matrix.data
-        return Weights(form, matrix.dequantize().double(), data.contiguous(), matrix.scales)
+        return quantized_weights(random_matrix(form, rows, columns))
     numbers = torch.randn(rows, columns).to(getattr(torch, form))
     return Weights(form, numbers.double(), in_panels(numbers), None)
+
+
+def quantized_weights(matrix: QuantizedMatrix) -> Weights:
+    rows, columns = matrix.shape
+    data = matrix.data
+    if columns % CHUNK:
+        data = F.pad(data, (0, -columns % CHUNK))
+    out = torch.full((-(-rows // INTEGER_ROWS) * INTEGER_ROWS, data.shape[1]), 77, dtype=data.dtype)
+    marker = FORMATS[matrix.format].marker
+    panels_of_integers(marker, data.data_ptr(), rows, columns, out.data_ptr())
+    return Weights(matrix.format, matrix.dequantize().double(), out, matrix.scales)
 
 
 def in_panels(numbers: Tensor) -> Tensor:
@@ -93,7 +91,7 @@ def in_panels(numbers: Tensor) -> Tensor:
     return out
 
 
-def room(tokens: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+def room(tokens: int, columns: int) -> np.ndarray:
     return Buffers(columns, 1, 1, 1, CHUNK).packed(tokens)
 
 
@@ -102,7 +100,7 @@ def product(weights: Weights, x: Tensor, bias: Tensor | None, before: Tensor | N
     pack_and_multiply(
         FORMATS[weights.form].marker, weights.address, weights.scale,
         0 if bias is None else bias.data_ptr(), len(weights.exact), x.numpy(),
-        *room(*x.shape), out.numpy(), before is not None,
+        room(*x.shape), out.numpy(), before is not None,
     )  # fmt: skip
     return out
 
@@ -113,9 +111,10 @@ def rounding(form: str, x: Tensor) -> Tensor:
         return torch.zeros_like(x).double()
     if form == "bfloat16":
         return x.double().abs() * 2**-8
-    # 16 bits, and as many fewer as keep a row's sum of int8 products inside 32 bits.
-    levels = min(32_000, 2**24 // (x.shape[1] + CHUNK)) if form == "int8" else 32_000
-    return (x.double().abs().amax(1, keepdim=True) / levels).expand_as(x)
+    # Half a 127th of the largest of its chunk.
+    chunks = F.pad(x.double().abs(), (0, -x.shape[1] % CHUNK)).view(len(x), -1, CHUNK)
+    half = chunks.amax(2, keepdim=True) * (0.5001 / 127)
+    return half.expand_as(chunks).reshape(len(x), -1)[:, : x.shape[1]]
 
 
 def assert_product(got: Tensor, weights: Weights, x: Tensor, want: Tensor) -> None:
@@ -189,7 +188,7 @@ def test_the_largest_sums_do_not_overflow(form: str, sign: int) -> None:
         for start in (0, 2) if form == "q4_1" else (0,):
             blocks[:, start : start + 2] = torch.from_numpy(ones.copy())
         matrix = QuantizedMatrix(form, columns, blocks.view(3, -1))
-    weights = Weights(form, matrix.dequantize().double(), matrix.data, matrix.scales)
+    weights = quantized_weights(matrix)
     x = torch.full((2, columns), 3.0 * sign)
     assert_product(product(weights, x, None, None), weights, x, x.double() @ weights.exact.T)
 
@@ -203,10 +202,10 @@ def test_the_head_and_its_argmax_agree(form: str, tokens: int) -> None:
     buffers = Buffers(columns, 1, 1, 1, CHUNK)
     where = (FORMATS[form].marker, weights.address, weights.scale, rows, x.numpy())
     logits = np.empty((tokens, rows), np.float32)
-    head_logits(*where, *buffers.packed(tokens), logits)
+    head_logits(*where, buffers.packed(tokens), logits)
     assert_product(torch.from_numpy(logits), weights, x, x.double() @ weights.exact.T)
     likeliest = np.full(tokens, -1)
-    head_argmax(*where, *buffers.packed(tokens), *buffers.argmax(tokens), likeliest)
+    head_argmax(*where, buffers.packed(tokens), *buffers.argmax(tokens), likeliest)
     assert likeliest.tolist() == logits.argmax(axis=1).tolist()
 
 
@@ -220,39 +219,26 @@ def test_of_equal_logits_the_first_is_the_likeliest(rows: int) -> None:
     likeliest = np.full(1, -1)
     head_argmax(
         FORMATS["float32"].marker, weights.address, 0, rows, x,
-        *buffers.packed(1), *buffers.argmax(1), likeliest,
+        buffers.packed(1), *buffers.argmax(1), likeliest,
     )  # fmt: skip
     assert likeliest.tolist() == [rows // 2]
 
 
 @pytest.mark.parametrize("form", QUANTIZED)
-@pytest.mark.parametrize("out", ["float32", "bfloat16"])
-def test_widened_weights_are_the_dequantized_ones(form: str, out: str) -> None:
+@pytest.mark.parametrize("in_place", [True, False])
+def test_panels_of_integers_mean_what_the_rows_did(form: str, in_place: bool) -> None:
     torch.manual_seed(0)
-    rows, columns = 133, 96
-    matrix = random_matrix(form, rows, columns)
-    wide = torch.zeros(3 * PANEL, columns, dtype=getattr(torch, out))
+    rows = 48 if in_place else 37
+    matrix = random_matrix(form, rows, 96)
+    picked = torch.tensor([36, 0, 5, 5, rows - 1])
+    want = matrix.dequantize(picked)
+    marker, out = FORMATS[form].marker, torch.full((len(picked), 96), torch.nan)
     scale = 0 if matrix.scales is None else matrix.scales.data_ptr()
-    widen_to_panels(
-        FORMATS[form].marker, matrix.data.data_ptr(), scale, rows, columns,
-        FORMATS[out].marker, wide.data_ptr(),
-    )  # fmt: skip
-    want = matrix.dequantize()
-    # q4_1's product and sum may be rounded once or twice.
-    got = rows_from_panels(wide, rows, columns)
-    torch.testing.assert_close(got, want.to(wide.dtype).float(), **TOLERANCE[out])
-
-
-@pytest.mark.parametrize("form", QUANTIZED)
-def test_rows_are_widened_one_by_one(form: str) -> None:
-    torch.manual_seed(0)
-    matrix = random_matrix(form, 37, 96)
-    picked = torch.tensor([36, 0, 5, 5])
-    out = torch.full((4, 96), torch.nan)
-    scale = 0 if matrix.scales is None else matrix.scales.data_ptr()
-    marker = FORMATS[form].marker
-    widen_rows(marker, matrix.data.data_ptr(), scale, picked.numpy(), out.numpy())
-    torch.testing.assert_close(out, matrix.dequantize(picked), **TOLERANCE["float32"])
+    data = matrix.data if in_place else quantized_weights(matrix).data
+    if in_place:
+        panels_of_integers(marker, data.data_ptr(), rows, 96, data.data_ptr())
+    rows_of_integers(marker, data.data_ptr(), scale, picked.numpy(), out.numpy())
+    torch.testing.assert_close(out, want, atol=1e-6, rtol=1e-6)
 
 
 def rows_from_panels(matrix: Tensor, rows: int, columns: int) -> Tensor:
@@ -268,6 +254,3 @@ def rows_from_panels(matrix: Tensor, rows: int, columns: int) -> Tensor:
 def test_panels_hold_the_rows(dtype: torch.dtype, rows: int, columns: int) -> None:
     numbers = torch.randn(rows, columns).to(dtype)
     assert rows_from_panels(in_panels(numbers), rows, columns).equal(numbers.float())
-
-
-TOLERANCE = {"float32": {"atol": 1e-6, "rtol": 1e-6}, "bfloat16": {"atol": 1e-6, "rtol": 2**-7}}

@@ -1,8 +1,7 @@
 """The decoder on a CPU: the same function as `Decoder`, computed by `mini_vllm.kernels.cpu`.
 
 A step runs through all layers in one compiled call, whatever mixture of prompts and single tokens
-it is. Matrices of numbers are rearranged into panels; quantized ones stay as they are, and are
-widened a layer at a time for steps of so many tokens that arithmetic is the limit (`WIDEN_FROM`).
+it is. Matrices are rearranged into panels, in as many bytes as they had.
 
 Invariant: a weight exists once; only norms and biases are copied, to float32.
 """
@@ -10,7 +9,6 @@ Invariant: a weight exists once; only norms and biases are copied, to float32.
 from __future__ import annotations
 
 from itertools import groupby
-from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +18,8 @@ from mini_vllm.kernels.cpu import layers as kernels
 from mini_vllm.kernels.cpu.buffers import Buffers
 from mini_vllm.kernels.cpu.compiled import note_compiled, say_if_compiling, use_threads
 from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS, whole_chunks
-from mini_vllm.kernels.cpu.matmul import PANEL, panels, rows_of_panels, widen_rows, widen_to_panels
+from mini_vllm.kernels.cpu.integers import INTEGER_ROWS, panels_of_integers, rows_of_integers
+from mini_vllm.kernels.cpu.matmul import PANEL, panels, rows_of_panels
 from mini_vllm.kernels.cpu.prompt_attention import QUERY_BLOCK, room_for_prompts
 from mini_vllm.kernels.metadata import AttentionMetadata
 from mini_vllm.kernels.quantized import Matrix, QuantizedMatrix
@@ -32,10 +31,6 @@ LEAST_PART, MOST_PART = 64, 256
 FEW_QUERIES = 3
 """Queries of a sequence from which on they go through a tile of its context together."""
 MATRICES = ("qkv", "o", "gate_up", "down")
-NEVER = 1 << 62
-WIDEN_FROM = {"int8": 256, "q8_0": 16, "q4_0": 16, "q4_1": 16}
-"""Tokens from which on widening a layer to bfloat16 costs less than products of integers.
-Measured by benchmarks/regimes.py; docs/benchmarks.md has the table."""
 
 
 class CPUDecoder(Decoder):
@@ -43,19 +38,13 @@ class CPUDecoder(Decoder):
 
     Args:
         take_over: whether the weights may be rearranged where they are: they are then of no use
-            to anybody else. Otherwise matrices of numbers are copied.
-        widen_from: in place of `WIDEN_FROM`, for every format.
+            to anybody else. Otherwise they are copied.
     """
 
     def __init__(
-        self,
-        config: ModelConfig,
-        weights: DecoderWeights,
-        take_over: bool = False,
-        widen_from: int | None = None,
+        self, config: ModelConfig, weights: DecoderWeights, take_over: bool = False
     ) -> None:
         super().__init__(config, weights)
-        self.widen_from = widen_from
         self._take_over = take_over
         self._kept: list[Tensor] = []
         self._dtype = weights.final_norm.dtype
@@ -86,8 +75,6 @@ class CPUDecoder(Decoder):
             self._threads,
         )
         self._prompt_room = room_for_prompts(self._threads, group, config.head_dim)
-        self._wide: dict[str, Tensor] = {}
-        self._shapes = {name: getattr(weights.layers[0], name).shape for name in MATRICES}
         if take_over:
             self.weights = DecoderWeights(
                 weights.embedding, (), weights.final_norm, weights.lm_head, weights.rope_factors
@@ -118,25 +105,20 @@ class CPUDecoder(Decoder):
         )
         ids, positions = torch.zeros(4, dtype=torch.int64), torch.tensor([0, 0, 1, 2])
         hidden = self.forward(ids, positions, caches, meta)
-        if WIDEN_FROM.keys() & set(names):
-            asked, self.widen_from = self.widen_from, 0
-            self.forward(ids, positions, caches, meta)
-            self.widen_from = asked
         self.logits(hidden[:1])
         self.greedy(hidden[:1])
         self._caches = None
         note_compiled(what)
 
     def embed(self, input_ids: Tensor) -> Tensor:
-        embedding, columns = self._embedding, self.config.hidden_size
+        embedding = self._embedding
+        out = torch.empty(len(input_ids), self.config.hidden_size)
         if isinstance(embedding, QuantizedMatrix):
-            out = torch.empty(len(input_ids), whole_chunks(columns))
             marker, address = FORMATS[embedding.format].marker, _address(embedding)
-            widen_rows(marker, address, _scale(embedding), input_ids.numpy(), out.numpy())
-            return out[:, :columns].contiguous()
+            rows_of_integers(marker, address, _scale(embedding), input_ids.numpy(), out.numpy())
+            return out
         if embedding is not self._head:
             return super().embed(input_ids)
-        out = torch.empty(len(input_ids), columns)
         rows_of_panels(self._numbers, _address(embedding), input_ids.numpy(), out.numpy())
         return out
 
@@ -178,11 +160,8 @@ class CPUDecoder(Decoder):
         start = 0
         for names, group in groupby(self._formats):
             end = start + len(list(group))
-            if len(input_ids) >= self._least_to_widen(names):
-                self._run_widened(start, end, names, step)
-            else:
-                markers = [FORMATS[name].marker for name in names]
-                kernels.run_layers(*markers, self._numbers, self._layers[start:end], *step)
+            markers = [FORMATS[name].marker for name in names]
+            kernels.run_layers(*markers, self._numbers, self._layers[start:end], *step)
             start = end
         hidden = torch.empty_like(residual)
         kernels.final_norm(
@@ -199,49 +178,22 @@ class CPUDecoder(Decoder):
             self._rope = angles.cos().numpy(), angles.sin().numpy()
         return self._rope[0][positions], self._rope[1][positions]
 
-    def _least_to_widen(self, names: tuple[str, ...]) -> int:
-        quantized = [WIDEN_FROM[name] for name in names if name in WIDEN_FROM]
-        if not quantized:
-            return NEVER
-        return min(quantized) if self.widen_from is None else self.widen_from
-
-    def _run_widened(
-        self, start: int, end: int, names: tuple[str, ...], step: tuple[Any, ...]
-    ) -> None:
-        """Layers `start:end`, each with its quantized matrices widened for the while."""
-        markers = [self._numbers] * 5
-        for i in range(start, end):
-            record = self._layers[i : i + 1].copy()
-            for name, form in zip(MATRICES, names, strict=True):
-                if form not in WIDEN_FROM:
-                    continue
-                rows, columns = self._shapes[name]
-                columns = whole_chunks(columns)  # as `_arranged` padded them
-                if name not in self._wide:
-                    self._wide[name] = self._panels(rows, columns)
-                out = self._wide[name].data_ptr()
-                source, scale = int(record[name][0]), int(record[f"{name}_scale"][0])
-                marker = FORMATS[form].marker
-                widen_to_panels(marker, source, scale, rows, columns, self._numbers, out)
-                record[name], record[f"{name}_scale"] = out, 0
-            kernels.run_layers(*markers, record, *step)
-
     def logits(self, hidden: Tensor) -> Tensor:
-        packed, scales = self._buffers.packed(len(hidden))
+        packed = self._buffers.packed(len(hidden))
         out = torch.empty(len(hidden), self.config.vocab_size)
         kernels.head_logits(
             FORMATS[_name(self._head)].marker, _address(self._head), _scale(self._head),
-            self.config.vocab_size, hidden.numpy(), packed, scales, out.numpy(),
+            self.config.vocab_size, hidden.numpy(), packed, out.numpy(),
         )  # fmt: skip
         return out
 
     def greedy(self, hidden: Tensor) -> Tensor:
-        packed, scales = self._buffers.packed(len(hidden))
+        packed = self._buffers.packed(len(hidden))
         tiles, best, place = self._buffers.argmax(len(hidden))
         out = torch.empty(len(hidden), dtype=torch.int64)
         kernels.head_argmax(
             FORMATS[_name(self._head)].marker, _address(self._head), _scale(self._head),
-            self.config.vocab_size, hidden.numpy(), packed, scales, tiles, best, place, out.numpy(),
+            self.config.vocab_size, hidden.numpy(), packed, tiles, best, place, out.numpy(),
         )  # fmt: skip
         return out
 
@@ -262,25 +214,33 @@ class CPUDecoder(Decoder):
         return self._kept[-1].data_ptr()
 
     def _arranged(self, matrix: Matrix) -> Matrix:
-        """The matrix as the kernels read it: in panels, or quantized in rows of whole chunks."""
+        """The matrix as the kernels read it: in panels, of rows of whole chunks."""
         if isinstance(matrix, QuantizedMatrix):
-            if matrix.columns % CHUNK:
-                data = torch.nn.functional.pad(matrix.data, (0, -matrix.columns % CHUNK))
-                matrix = QuantizedMatrix(matrix.format, matrix.columns, data, matrix.scales)
-            self._kept += [matrix.data, *([] if matrix.scales is None else [matrix.scales])]
-            return matrix
+            return self._integers(matrix)
         rows, columns = matrix.shape
         matrix = matrix.contiguous()
         in_place = self._take_over and rows % PANEL == 0 and columns % CHUNK == 0
-        out = matrix if in_place else self._panels(rows, columns)
+        shape = _whole(rows, PANEL), whole_chunks(columns)
+        out = matrix if in_place else torch.zeros(shape, dtype=self._dtype)
         panels(self._numbers, matrix.data_ptr(), rows, columns, out.data_ptr())
         self._kept.append(out)
         return out
 
-    def _panels(self, rows: int, columns: int) -> Tensor:
-        """Room for a matrix in panels."""
-        shape = -(-rows // PANEL) * PANEL, whole_chunks(columns)
-        return torch.zeros(shape, dtype=self._dtype)
+    def _integers(self, matrix: QuantizedMatrix) -> QuantizedMatrix:
+        data, (rows, columns) = matrix.data, matrix.shape
+        if columns % CHUNK:
+            data = torch.nn.functional.pad(data, (0, -columns % CHUNK))
+        in_place = self._take_over and rows % INTEGER_ROWS == 0
+        out = data if in_place else data.new_zeros(_whole(rows, INTEGER_ROWS), data.shape[1])
+        marker = FORMATS[matrix.format].marker
+        panels_of_integers(marker, data.data_ptr(), rows, columns, out.data_ptr())
+        self._kept += [out, *([] if matrix.scales is None else [matrix.scales])]
+        return QuantizedMatrix(matrix.format, columns, out, matrix.scales)
+
+
+def _whole(rows: int, panel: int) -> int:
+    """`rows`, padded to whole panels."""
+    return -(-rows // panel) * panel
 
 
 def _name(matrix: Matrix) -> str:

@@ -24,15 +24,15 @@ from mini_vllm.kernels.cpu.formats import (
     weight_bytes,
     whole_chunks,
 )
-from mini_vllm.kernels.cpu.matmul import ROWS, accumulate
 from mini_vllm.kernels.cpu.online_softmax import HIDDEN, TILE, shrink_row, soften_row
 from mini_vllm.kernels.cpu.products import (
     ROW_BYTES,
     TOKEN_BYTES,
+    add_products,
     add_weighted,
     desk,
-    lay_down,
     load_groups,
+    no_sums,
     store_groups,
     store_pair,
     sums_of_16_rows,
@@ -67,17 +67,21 @@ _PAIR_BYTES = 128
 @njit
 def _score(form, shape, q, q_stride, row, row_stride, count, chunks, scores, table):
     """Products of `count` cached rows with the heads of `shape`; `scores [heads, TILE]`."""
-    for i in range(0, count, ROWS):
-        together = min(ROWS, count - i)
+    for i in range(0, count, LANES):
+        together = min(LANES, count - i)
         for place in range(together):
             source = row + (i + place) * row_stride
-            totals = accumulate(form, _ONE, shape, source, 0, q, q_stride, chunks)
-            lay_down(totals, _ONE, table + place * ROW_BYTES)
+            totals, query = no_sums(shape, _ONE), q
+            for _ in range(chunks):
+                totals = add_products(form, totals, source, query, q_stride)
+                source += weight_bytes(form)
+                query += weight_bytes(form)
+            store_groups(totals, _ONE, table + place * ROW_BYTES, TOKEN_BYTES)
         for head in range(len(shape)):
             found = table + head * TOKEN_BYTES
             target = scores + 4 * (head * TILE + i)
-            numbers = sums_of_16_rows(form, found)
-            if together == ROWS:
+            numbers = sums_of_16_rows(found)
+            if together == LANES:
                 store_16(FLOAT, target, numbers)
             else:
                 store_16(FLOAT, found, numbers)

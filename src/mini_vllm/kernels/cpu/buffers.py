@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from mini_vllm.kernels.cpu.formats import CHUNK, whole_chunks
+from mini_vllm.kernels.cpu.formats import whole_chunks
 from mini_vllm.kernels.cpu.layers import SHARED_FROM, SLAB, StepBuffers
 from mini_vllm.kernels.cpu.online_softmax import TILE
 
@@ -42,10 +42,9 @@ class Buffers:
             self._step = self._allocate(self._tokens, self._parts)
         return self._step._replace(residual=residual, attended=self._step.attended[:tokens])
 
-    def packed(self, tokens: int) -> tuple[np.ndarray, np.ndarray]:
-        """Room for the packed activations of `tokens` rows, and their scales."""
-        step = self.step(np.empty((tokens, 0), np.float32), 1)
-        return step.packed, step.scales
+    def packed(self, tokens: int) -> np.ndarray:
+        """Room for the packed activations of `tokens` rows."""
+        return self.step(np.empty((tokens, 0), np.float32), 1).packed
 
     def argmax(self, tokens: int) -> tuple[np.ndarray, ...]:
         """`room`, `best` and `place` of `head_argmax`."""
@@ -61,12 +60,11 @@ class Buffers:
         hidden, inner, heads, kv_heads, head_dim = self._widths
         width = whole_chunks(head_dim)
         slab = self._threads * max(SHARED_FROM, SLAB)
-        widest = whole_chunks(max(hidden, inner, heads * head_dim)) + CHUNK  # for whole pairs
+        widest = whole_chunks(max(hidden, inner, heads * head_dim))
         return StepBuffers(
             residual=np.empty((0, 0), np.float32),
             normed=zeros(slab, hidden),
             packed=zeros(max(tokens, slab), 4 * widest, dtype=torch.uint8),
-            scales=zeros(max(tokens, slab)),
             qkv=zeros(slab, (heads + 2 * kv_heads) * head_dim),
             q=zeros(tokens, heads, 4 * width, dtype=torch.uint8),
             attended=zeros(tokens, heads, head_dim),

@@ -31,17 +31,19 @@ class Format:
     Attributes:
         dtype: of one chunk; an empty array of it stands for the format in compiled code.
         weight_bytes: of a chunk of weights.
-        activation_bytes: of a chunk of activations.
-        integer: activations are int16 with a scale for each token; else they are as the weights.
-        chunks_at_once: how many chunks are multiplied at once; their activations are interleaved.
+        activation_bytes: of a chunk of activations; with integers they are integers themselves.
+        bits: of a weight that is an integer, else 0.
+        above: how far an integer weight is stored above what it means, to have no sign.
+        numbers: float16 that a chunk begins with: a scale, or a scale and a minimum.
     """
 
     name: str
     dtype: np.dtype[Any]
     weight_bytes: int
     activation_bytes: int
-    integer: bool
-    chunks_at_once: int = 1
+    bits: int = 0
+    above: int = 0
+    numbers: int = 0
 
     @property
     def marker(self) -> np.ndarray:
@@ -55,16 +57,15 @@ def _blocks(*fields: tuple[str, str, int]) -> np.dtype[Any]:
 FORMATS = {
     form.name: form
     for form in (
-        Format("float32", np.dtype(np.float32), 128, 128, False),
-        Format("bfloat16", np.dtype(np.uint16), 64, 64, False),
+        Format("float32", np.dtype(np.float32), 128, 128),
+        Format("bfloat16", np.dtype(np.uint16), 64, 64),
         # One scale a row, kept apart.
-        Format("int8", np.dtype(np.int8), 32, 64, True),
+        Format("int8", np.dtype(np.int8), 32, 40, 8, 128),
         # GGUF's blocks of 32 (ggml's `block_q8_0` and so on): float16 scale d, for q4_1 minimum m,
         # then integers; in 4 bits, weights 0 to 15 are the low halves of the bytes.
-        Format("q8_0", _blocks(("d", "u2", 1), ("q8", "i1", 32)), 34, 64, True),
-        Format("q4_0", _blocks(("d", "u2", 1), ("q4", "u1", 16)), 18, 64, True, 2),
-        # Behind the activations come their sums over the pairs that a lane adds, for m.
-        Format("q4_1", _blocks(("d", "u2", 1), ("m", "u2", 1), ("q4", "u1", 16)), 20, 96, True, 2),
+        Format("q8_0", _blocks(("d", "u2", 1), ("q8", "i1", 32)), 34, 40, 8, 128, 1),
+        Format("q4_0", _blocks(("d", "u2", 1), ("q4", "u1", 16)), 18, 40, 4, 8, 1),
+        Format("q4_1", _blocks(("d", "u2", 1), ("m", "u2", 1), ("q4", "u1", 16)), 20, 40, 4, 0, 2),
     )
 }
 
@@ -100,6 +101,7 @@ def _trait(of: Any, kind: types.Type) -> Any:
 weight_bytes = _trait(lambda form: form.weight_bytes, types.int64)
 activation_bytes = _trait(lambda form: form.activation_bytes, types.int64)
 number_bytes = _trait(lambda form: form.dtype.itemsize, types.int64)
-chunks_at_once = _trait(lambda form: form.chunks_at_once, types.int64)
-is_integer = _trait(lambda form: form.integer, types.boolean)
-is_int8 = _trait(lambda form: form.name == "int8", types.boolean)
+bits = _trait(lambda form: form.bits, types.int64)
+above = _trait(lambda form: form.above, types.int64)
+numbers = _trait(lambda form: form.numbers, types.int64)
+is_integer = _trait(lambda form: form.bits > 0, types.boolean)

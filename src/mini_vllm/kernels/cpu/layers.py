@@ -29,6 +29,7 @@ from mini_vllm.kernels.cpu.simd import (
     address_of,
     load_f32,
     load_i64,
+    plain,
     row_at,
     rows_from,
     rows_of,
@@ -80,7 +81,6 @@ class StepBuffers(NamedTuple):
     residual: np.ndarray
     normed: np.ndarray
     packed: np.ndarray
-    scales: np.ndarray
     qkv: np.ndarray
     q: np.ndarray
     attended: np.ndarray
@@ -92,35 +92,35 @@ class StepBuffers(NamedTuple):
 
 
 @njit
-def _pack(form, source, columns, token, packed, scales):
-    pack_row(form, source, columns, row_at(packed, token), scales + 4 * token)
+def _pack(form, source, columns, token, packed):
+    pack_row(form, source, columns, row_at(packed, token))
 
 
 @njit
-def _norm_token(form, token, weight, width, eps, residual, normed, packed, scales):
+def _norm_token(form, token, weight, width, eps, residual, normed, packed):
     norm_row(row_at(residual, token), width, weight, eps, row_at(normed, token))
-    _pack(form, row_at(normed, token), width, token, packed, scales)
+    _pack(form, row_at(normed, token), width, token, packed)
 
 
 @njit
-def _norm_alone(form, tokens, weight, width, eps, residual, normed, packed, scales):
+def _norm_alone(form, tokens, weight, width, eps, residual, normed, packed):
     for token in range(tokens):
-        _norm_token(form, token, weight, width, eps, residual, normed, packed, scales)
+        _norm_token(form, token, weight, width, eps, residual, normed, packed)
 
 
 @njit(parallel=True)
-def _norm_tokens(form, tokens, weight, width, eps, residual, normed, packed, scales):
+def _norm_tokens(form, tokens, weight, width, eps, residual, normed, packed):
     for token in prange(tokens):
-        _norm_token(form, token, weight, width, eps, residual, normed, packed, scales)
+        _norm_token(form, token, weight, width, eps, residual, normed, packed)
 
 
 @njit
-def _norm(form, tokens, weight, width, eps, residual, normed, packed, scales):
+def _norm(form, tokens, weight, width, eps, residual, normed, packed):
     """The norm of the residual, packed for a projection."""
     if tokens < FEW:
-        _norm_alone(form, tokens, weight, width, eps, residual, normed, packed, scales)
+        _norm_alone(form, tokens, weight, width, eps, residual, normed, packed)
     else:
-        _norm_tokens(form, tokens, weight, width, eps, residual, normed, packed, scales)
+        _norm_tokens(form, tokens, weight, width, eps, residual, normed, packed)
 
 
 @njit
@@ -153,50 +153,50 @@ def _place(form, tokens, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes):
 
 
 @njit
-def _gate_token(form, token, inner, gate_up, packed, scales):
+def _gate_token(form, token, inner, gate_up, packed):
     gate_row(row_at(gate_up, token), inner, row_at(gate_up, token))
-    _pack(form, row_at(gate_up, token), inner, token, packed, scales)
+    _pack(form, row_at(gate_up, token), inner, token, packed)
 
 
 @njit
-def _gate_alone(form, tokens, inner, gate_up, packed, scales):
+def _gate_alone(form, tokens, inner, gate_up, packed):
     for token in range(tokens):
-        _gate_token(form, token, inner, gate_up, packed, scales)
+        _gate_token(form, token, inner, gate_up, packed)
 
 
 @njit(parallel=True)
-def _gate_tokens(form, tokens, inner, gate_up, packed, scales):
+def _gate_tokens(form, tokens, inner, gate_up, packed):
     for token in prange(tokens):
-        _gate_token(form, token, inner, gate_up, packed, scales)
+        _gate_token(form, token, inner, gate_up, packed)
 
 
 @njit
-def _gate(form, tokens, inner, gate_up, packed, scales):
+def _gate(form, tokens, inner, gate_up, packed):
     """SwiGLU, packed for the down projection."""
     if tokens < FEW:
-        _gate_alone(form, tokens, inner, gate_up, packed, scales)
+        _gate_alone(form, tokens, inner, gate_up, packed)
     else:
-        _gate_tokens(form, tokens, inner, gate_up, packed, scales)
+        _gate_tokens(form, tokens, inner, gate_up, packed)
 
 
 @njit
-def _pack_alone(form, tokens, width, source, packed, scales):
+def _pack_alone(form, tokens, width, source, packed):
     for token in range(tokens):
-        _pack(form, row_at(source, token), width, token, packed, scales)
+        _pack(form, row_at(source, token), width, token, packed)
 
 
 @njit(parallel=True)
-def _pack_tokens(form, tokens, width, source, packed, scales):
+def _pack_tokens(form, tokens, width, source, packed):
     for token in prange(tokens):
-        _pack(form, row_at(source, token), width, token, packed, scales)
+        _pack(form, row_at(source, token), width, token, packed)
 
 
 @njit
-def _pack_all(form, tokens, width, source, packed, scales):
+def _pack_all(form, tokens, width, source, packed):
     if tokens < FEW:
-        _pack_alone(form, tokens, width, source, packed, scales)
+        _pack_alone(form, tokens, width, source, packed)
     else:
-        _pack_tokens(form, tokens, width, source, packed, scales)
+        _pack_tokens(form, tokens, width, source, packed)
 
 
 @njit
@@ -211,25 +211,25 @@ def _share(worker, workers, tokens):
 
 @njit(parallel=True)
 def _share_heads(
-    form, cache_form, tokens, layers, i, sizes, slots, cos, sin, residual, normed, packed, scales,
+    form, cache_form, tokens, layers, i, sizes, slots, cos, sin, residual, normed, packed,
     qkv, q, head_bytes, workers,
 ):  # fmt: skip
     """What comes before attention, each thread for its tokens."""
+    none, over = plain(0), plain(False)
     for worker in prange(workers):
         layer, place = layers[i], worker * SLAB
         rows = (sizes.heads + 2 * sizes.kv_heads) * sizes.head_dim
-        mine, x_scales = rows_from(packed, place), scales + 4 * place
+        mine = rows_from(packed, place)
         mine_normed, mine_qkv = rows_from(normed, place), rows_from(qkv, place)
         start, end, together = _share(worker, workers, tokens)
         for first in range(start, end, together):
             count, numbers = min(together, end - first), rows_from(residual, first)
             _norm_alone(
                 form, count, layer.input_norm, sizes.hidden, sizes.eps, numbers, mine_normed, mine,
-                x_scales,
             )  # fmt: skip
             rows_times_tokens(
-                form, layer.qkv, layer.qkv_scale, layer.qkv_bias, 0, rows, sizes.hidden, mine,
-                x_scales, mine_qkv, 0, count, False,
+                form, layer.qkv, layer.qkv_scale, layer.qkv_bias, none, rows, sizes.hidden, mine,
+                mine_qkv, none, count, over,
             )  # fmt: skip
             _place_alone(
                 cache_form, count, layers, i, sizes, slots + 8 * first, rows_from(cos, first),
@@ -240,34 +240,34 @@ def _share_heads(
 @njit(parallel=True)
 def _share_rest(
     o_form, gate_up_form, down_form, tokens, layers, i, sizes, attended, residual, normed, packed,
-    scales, gate_up, workers,
+    gate_up, workers,
 ):  # fmt: skip
     """What comes after attention, each thread for its tokens."""
+    none, over, onto = plain(0), plain(False), plain(True)
     for worker in prange(workers):
         layer, place = layers[i], worker * SLAB
         hidden, inner, width = sizes.hidden, sizes.inner, sizes.heads * sizes.head_dim
-        mine, x_scales = rows_from(packed, place), scales + 4 * place
+        mine = rows_from(packed, place)
         mine_normed, mine_gate_up = rows_from(normed, place), rows_from(gate_up, place)
         start, end, together = _share(worker, workers, tokens)
         for first in range(start, end, together):
             count, numbers = min(together, end - first), rows_from(residual, first)
-            _pack_alone(o_form, count, width, rows_from(attended, first), mine, x_scales)
+            _pack_alone(o_form, count, width, rows_from(attended, first), mine)
             rows_times_tokens(
-                o_form, layer.o, layer.o_scale, layer.o_bias, 0, hidden, width, mine, x_scales,
-                numbers, 0, count, True,
+                o_form, layer.o, layer.o_scale, layer.o_bias, none, hidden, width, mine, numbers,
+                none, count, onto,
             )  # fmt: skip
             _norm_alone(
                 gate_up_form, count, layer.post_norm, hidden, sizes.eps, numbers, mine_normed, mine,
-                x_scales,
             )  # fmt: skip
             rows_times_tokens(
-                gate_up_form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias, 0, 2 * inner,
-                hidden, mine, x_scales, mine_gate_up, 0, count, False,
+                gate_up_form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias, none,
+                2 * inner, hidden, mine, mine_gate_up, none, count, over,
             )  # fmt: skip
-            _gate_alone(down_form, count, inner, mine_gate_up, mine, x_scales)
+            _gate_alone(down_form, count, inner, mine_gate_up, mine)
             rows_times_tokens(
-                down_form, layer.down, layer.down_scale, layer.down_bias, 0, hidden, inner, mine,
-                x_scales, numbers, 0, count, True,
+                down_form, layer.down, layer.down_scale, layer.down_bias, none, hidden, inner, mine,
+                numbers, none, count, onto,
             )  # fmt: skip
 
 
@@ -289,25 +289,23 @@ def run_layers(
     residual, q, attended = (
         rows_of(buffers.residual), rows_of(buffers.q), rows_of(buffers.attended),
     )  # fmt: skip
-    normed, packed, scales = (
-        rows_of(buffers.normed), rows_of(buffers.packed), address_of(buffers.scales),
-    )  # fmt: skip
+    normed, packed = rows_of(buffers.normed), rows_of(buffers.packed)
     qkv, gate_up = rows_of(buffers.qkv), rows_of(buffers.gate_up)
     slots_, cos_, sin_ = address_of(slots), rows_of(cos), rows_of(sin)
     head_bytes, workers = buffers.q.strides[1], len(prompt_room)
-    shared = tokens >= workers * SHARED_FROM
+    shared, over, onto = tokens >= workers * SHARED_FROM, plain(False), plain(True)
     for i in range(len(layers)):
         layer = layers[i]
         if shared:
             _share_heads(
                 qkv_form, cache_form, tokens, layers, i, sizes, slots_, cos_, sin_, residual,
-                normed, packed, scales, qkv, q, head_bytes, workers,
+                normed, packed, qkv, q, head_bytes, workers,
             )  # fmt: skip
         else:
-            _norm(qkv_form, tokens, layer.input_norm, hidden, eps, residual, normed, packed, scales)
+            _norm(qkv_form, tokens, layer.input_norm, hidden, eps, residual, normed, packed)
             matmul(
                 qkv_form, layer.qkv, layer.qkv_scale, layer.qkv_bias, qkv_rows, hidden,
-                packed, scales, qkv, tokens, False,
+                packed, qkv, tokens, over,
             )  # fmt: skip
             _place(cache_form, tokens, layers, i, sizes, slots_, cos_, sin_, qkv, q, head_bytes)
         if len(parts):
@@ -325,23 +323,23 @@ def run_layers(
         if shared:
             _share_rest(
                 o_form, gate_up_form, down_form, tokens, layers, i, sizes, attended, residual,
-                normed, packed, scales, gate_up, workers,
+                normed, packed, gate_up, workers,
             )  # fmt: skip
             continue
-        _pack_all(o_form, tokens, sizes.heads * dim, attended, packed, scales)
+        _pack_all(o_form, tokens, sizes.heads * dim, attended, packed)
         matmul(
             o_form, layer.o, layer.o_scale, layer.o_bias, hidden, sizes.heads * dim,
-            packed, scales, residual, tokens, True,
+            packed, residual, tokens, onto,
         )  # fmt: skip
-        _norm(gate_up_form, tokens, layer.post_norm, hidden, eps, residual, normed, packed, scales)
+        _norm(gate_up_form, tokens, layer.post_norm, hidden, eps, residual, normed, packed)
         matmul(
             gate_up_form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias,
-            2 * inner, hidden, packed, scales, gate_up, tokens, False,
+            2 * inner, hidden, packed, gate_up, tokens, over,
         )  # fmt: skip
-        _gate(down_form, tokens, inner, gate_up, packed, scales)
+        _gate(down_form, tokens, inner, gate_up, packed)
         matmul(
             down_form, layer.down, layer.down_scale, layer.down_bias, hidden, inner,
-            packed, scales, residual, tokens, True,
+            packed, residual, tokens, onto,
         )  # fmt: skip
 
 
@@ -354,15 +352,17 @@ def final_norm(tokens, weight, eps, residual, out):
 
 
 @entry()
-def head_logits(form, head, scale, rows, hidden, packed, scales, out):
+def head_logits(form, head, scale, rows, hidden, packed, out):
     """Logits `out [S, rows]` of `hidden [S, width]`, both float32."""
-    (tokens, width), x, x_scales = hidden.shape, rows_of(packed), address_of(scales)
-    _pack_all(form, tokens, width, rows_of(hidden), x, x_scales)
-    matmul(form, head, scale, 0, rows, width, x, x_scales, rows_of(out), tokens, False)
+    (tokens, width), x = hidden.shape, rows_of(packed)
+    _pack_all(form, tokens, width, rows_of(hidden), x)
+    none, over = plain(0), plain(False)
+    matmul(form, head, scale, none, rows, width, x, rows_of(out), tokens, over)
 
 
 @njit(parallel=True)
-def _argmax_parts(form, head, scale, rows, columns, x, x_scales, tokens, room, best, place):
+def _argmax_parts(form, head, scale, rows, columns, x, tokens, room, best, place):
+    none, over = plain(0), plain(False)
     parts, _, width = room.shape
     stride = whole_chunks(columns) // CHUNK * weight_bytes(form)
     tiles = (rows + width - 1) // width
@@ -373,8 +373,8 @@ def _argmax_parts(form, head, scale, rows, columns, x, x_scales, tokens, room, b
             first = tile * width
             count = min(width, rows - first)
             rows_times_tokens(
-                form, head + first * stride, scale + 4 * first if scale else 0, 0, 0, count,
-                columns, x, x_scales, logits, 0, tokens, False,
+                form, head + first * stride, scale + 4 * first if scale else 0, none, none,
+                count, columns, x, logits, none, tokens, over,
             )  # fmt: skip
             for token in range(tokens):
                 for i in range(count):
@@ -385,18 +385,18 @@ def _argmax_parts(form, head, scale, rows, columns, x, x_scales, tokens, room, b
 
 
 @entry()
-def head_argmax(form, head, scale, rows, hidden, packed, scales, room, best, place, out):
+def head_argmax(form, head, scale, rows, hidden, packed, room, best, place, out):
     """The likeliest token of each of `hidden [S, width]`, without its logits ever being stored.
 
     Args:
         room: float32 `[parts, S, width]`, tiles of logits; best, place: `[parts, S]`.
         out: int64 `[S]`.
     """
-    (tokens, width), x, x_scales = hidden.shape, rows_of(packed), address_of(scales)
-    _pack_all(form, tokens, width, rows_of(hidden), x, x_scales)
+    (tokens, width), x = hidden.shape, rows_of(packed)
+    _pack_all(form, tokens, width, rows_of(hidden), x)
     best[:] = -np.inf
     place[:] = 0
-    _argmax_parts(form, head, scale, rows, width, x, x_scales, tokens, room, best, place)
+    _argmax_parts(form, head, scale, rows, width, x, tokens, room, best, place)
     for token in range(tokens):
         winner = 0
         for part in range(1, len(best)):

@@ -40,6 +40,7 @@ from mini_vllm.kernels.cpu.simd import (
     load_16,
     load_number,
     multiply_16,
+    plain,
     row_at,
     rows_from,
     rows_of,
@@ -139,7 +140,17 @@ def _take_tile(
     n = 4 // number_bytes(form)
     queries = room.queries + panel * steps * LANE_BYTES
     _multiply(
-        form, rows, vectors, room.keys, 4 * steps, 4, queries, steps, TILE, room.scores, False
+        form,
+        rows,
+        vectors,
+        room.keys,
+        4 * steps,
+        4,
+        queries,
+        steps,
+        TILE,
+        room.scores,
+        plain(False),
     )
     for vector in range(len(vectors)):
         lanes = 64 * vector
@@ -153,7 +164,17 @@ def _take_tile(
                 place = sums + d * LANE_BYTES + lanes
                 store_16(FLOAT, place, multiply_16(load_16(FLOAT, place), shrink))
     _multiply(
-        form, rows, vectors, room.values, 4, 4 * width, room.weights, TILE // n, width, sums, True
+        form,
+        rows,
+        vectors,
+        room.values,
+        4,
+        4 * width,
+        room.weights,
+        TILE // n,
+        width,
+        sums,
+        plain(True),
     )
 
 

@@ -168,8 +168,19 @@ def _scalar_at(kind: ir.Type, numba_kind: types.Type) -> Any:
 
 load_f32, store_f32 = _scalar_at(F32, types.float32)
 load_u16, store_u16 = _scalar_at(I16, types.uint16)
-load_i32, _ = _scalar_at(I32, types.int32)
+load_u8, _ = _scalar_at(I8, types.uint8)
+load_i32, store_i32 = _scalar_at(I32, types.int32)
 load_i64, _ = _scalar_at(I64, types.int64)
+
+
+@intrinsic
+def load_f16(context: Any, address: Any) -> Any:
+    """A float16 at an address, as float32."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        return b.fpext(load(b, args[0], F16), F32)
+
+    return types.float32(types.int64), codegen
 
 
 def _numbers_at(kind: ir.Type, numba_kind: types.Type) -> Any:
@@ -346,6 +357,16 @@ def prefetch(address, size):
     """
     for line in range(address, address + size, 64):
         _prefetch_line(line)
+
+
+@intrinsic
+def plain(context: Any, constant: Any) -> Any:
+    """A constant as any other number: numba compiles what it is given to anew for each constant."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        return context.cast(b, args[0], signature.args[0], signature.return_type)
+
+    return types.unliteral(constant)(constant), codegen
 
 
 class Rows(NamedTuple):
