@@ -15,10 +15,21 @@ from torch import Tensor
 from kernels.paging import attention_metadata, dense_attention_of_all, shuffled_block_tables
 from mini_vllm.kernels import reference
 from mini_vllm.kernels.cpu.attention import attend
+from mini_vllm.kernels.cpu.attention_work import (
+    FEW_QUERIES,
+    LEAST_SHARED,
+    LEAST_SHARERS,
+    attention_work,
+)
 from mini_vllm.kernels.cpu.buffers import Buffers
 from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS
 from mini_vllm.kernels.cpu.online_softmax import TILE
-from mini_vllm.kernels.cpu.prompt_attention import QUERY_BLOCK, attend_prompts, room_for_prompts
+from mini_vllm.kernels.cpu.prompt_attention import (
+    QUERY_BLOCK,
+    attend_prompts,
+    attend_shared,
+    room_for_prompts,
+)
 
 DTYPES = (torch.float32, torch.bfloat16)
 WORKERS = 2
@@ -70,6 +81,26 @@ class Step:
         meta = attention_metadata(self.queries, self.contexts, self.tables, self.shape.block_size)
         return meta.block_table.numpy()
 
+    def share(self, sequences: list[int], positions: int) -> None:
+        """Lets sequences begin with the blocks, and what is in them, of the first."""
+        ends = np.cumsum(self.contexts)
+        first, blocks = sequences[0], positions // self.shape.block_size
+        for other in sequences[1:]:
+            self.tables[other][:blocks] = self.tables[first][:blocks]
+            for numbers in (self.k, self.v):
+                begin, source = (int(ends[s]) - self.contexts[s] for s in (other, first))
+                numbers[begin : begin + positions] = numbers[source : source + positions]
+        whole = attention_metadata(self.contexts, self.contexts, self.tables, self.shape.block_size)
+        reference.write_kv(self.k, self.v, self.k_cache, self.v_cache, whole.slot_mapping)
+
+    def work(self) -> tuple[np.ndarray, ...]:
+        """The step as `attention_work` cuts it."""
+        starts = np.cumsum([0, *self.queries])
+        return attention_work(
+            starts, np.array(self.contexts), self.block_table, self.shape.block_size,
+            self.shape.kv_heads, WORKERS,
+        )  # fmt: skip
+
     def wanted(self) -> Tensor:
         return dense_attention_of_all(
             self.q, self.k, self.v, self.queries, self.contexts, self.scale
@@ -85,23 +116,35 @@ def memory(tensor: Tensor) -> np.ndarray:
 
 def attend_to(step: Step, part: int) -> Tensor:
     """Each sequence's one token by `attend`, contexts cut into parts of so many positions."""
-    shape, tokens = step.shape, len(step.contexts)
-    parts = np.array(
-        [
-            (token, start, min(start + part, context))
-            for token, context in enumerate(step.contexts)
-            for start in range(0, context, part)
-        ]
-    )
+    parts = [
+        (token, start, min(start + part, context))
+        for token, context in enumerate(step.contexts)
+        for start in range(0, context, part)
+    ]
+    nothing = np.empty((0, 4), np.int64), np.empty((0, 2), np.int64)
+    return attend_to_parts(step, np.arange(len(step.contexts)), np.array(parts), *nothing)
+
+
+def attend_to_parts(
+    step: Step, sequences: np.ndarray, parts: np.ndarray, shared: np.ndarray, sharers: np.ndarray
+) -> Tensor:
+    """What tokens share by `attend_shared`, and the rest by `attend`."""
+    shape, tokens = step.shape, len(step.q)
     heads = shape.kv_heads * shape.group
     buffers = Buffers(1, 1, heads, shape.kv_heads, shape.dim).step(
         np.empty((tokens, 0), np.float32), len(parts)
     )
     packed = F.pad(step.q, (0, -shape.dim % CHUNK)).contiguous()
     out = torch.full_like(step.q, torch.nan)
+    caches = step.k_cache.data_ptr(), step.v_cache.data_ptr()
+    q = packed.view(torch.uint8).numpy()
+    attend_shared(
+        step.marker, q, *caches, step.block_table, sequences, shared, sharers, shape.block_size,
+        shape.kv_heads, shape.dim, step.scale, buffers.sums, buffers.states,
+        room_for_prompts(WORKERS, shape.group, shape.dim),
+    )  # fmt: skip
     attend(
-        step.marker, packed.view(torch.uint8).numpy(), step.k_cache.data_ptr(),
-        step.v_cache.data_ptr(), step.block_table, np.arange(tokens), parts, shape.block_size,
+        step.marker, q, *caches, step.block_table, sequences, parts, shape.block_size,
         shape.kv_heads, shape.dim, step.scale, step.marker, memory(out), buffers.scores,
         buffers.sums, buffers.states, buffers.scratch,
     )  # fmt: skip
@@ -175,3 +218,72 @@ def test_scores_far_apart_neither_overflow_nor_vanish(dtype: torch.dtype, prompt
     whole = attention_metadata(step.contexts, step.contexts, step.tables, 16)
     reference.write_kv(step.k, step.v, step.k_cache, step.v_cache, whole.slot_mapping)
     assert_attended(attend_to_prompts(step) if prompts else attend_to(step, 64), step)
+
+
+def cut_up(step: Step) -> list[list[int]]:
+    """The positions that each token of short sequences attends to, in the order of its parts."""
+    sequences, parts, shared, sharers, _ = step.work()
+    positions: list[list[int]] = [[] for _ in step.q]
+    table = step.block_table
+    for _, first, count, length in shared.tolist():
+        assert count <= QUERY_BLOCK
+        tokens, own = sharers[first : first + count].T
+        assert (parts[own, 0] == tokens).all()
+        assert (parts[own, 1:] == length).all()
+        blocks = table[sequences[tokens], : length // step.shape.block_size]
+        assert (blocks == blocks[0]).all()
+        for token in tokens.tolist():
+            positions[token] += range(length)
+    for token, start, stop in parts.tolist():
+        positions[token] += range(start, stop)
+    assert (np.diff(parts[:, 0]) >= 0).all()
+    return positions
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 4), st.integers(0, 700)), min_size=1, max_size=24),
+    st.lists(st.tuples(st.integers(0, 2), st.integers(0, 23)), max_size=24),
+    st.integers(0, 700),
+)
+@settings(max_examples=150, deadline=None)
+def test_every_position_is_attended_to_once(
+    sequences: list[tuple[int, int]], groups: list[tuple[int, int]], positions: int
+) -> None:
+    step = Step(
+        Shape(2, 1, 7, 16), torch.float32, [(count, count + cached) for count, cached in sequences]
+    )
+    for group in range(3):
+        members = sorted({i for g, i in groups if g == group and i < len(sequences)})
+        members = [i for i in members if step.contexts[i] > positions]
+        if members:
+            step.share(members, positions // 16 * 16)
+    few = [count < FEW_QUERIES for count in step.queries for _ in range(count)]
+    owners = [i for i, count in enumerate(step.queries) for _ in range(count)]
+    ends = np.cumsum(step.queries)
+    for token, found in enumerate(cut_up(step)):
+        sequence = owners[token]
+        context = step.contexts[sequence] - int(ends[sequence]) + token + 1
+        assert found == (list(range(context)) if few[token] else [])
+    blocks = step.work()[-1]
+    assert blocks[:, 3].sum() == few.count(False)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@given(shapes, st.integers(LEAST_SHARERS, 40), st.integers(2, 5))
+@settings(max_examples=30, deadline=None)
+@example(Shape(3, 3, 64, 16), 40, 4)
+def test_tokens_behind_one_prefix(
+    dtype: torch.dtype, shape: Shape, sharers: int, tiles: int
+) -> None:
+    """Two groups, each behind a prefix of its own, in turns; and one sequence behind none."""
+    assert LEAST_SHARED <= 2 * TILE
+    length = tiles * TILE
+    own = [1 + 7 * i % 90 for i in range(2 * sharers)]
+    step = Step(shape, dtype, [*((1, length + n) for n in own), (1, 30)])
+    step.share(list(range(0, 2 * sharers, 2)), length)
+    step.share(list(range(1, 2 * sharers, 2)), length - TILE)
+    sequences, parts, shared, members, _ = step.work()
+    lengths = {int(positions) for positions in shared[:, 3]}
+    assert length in lengths
+    assert shared[:, 2].sum() >= sharers
+    assert_attended(attend_to_parts(step, sequences, parts, shared, members), step)

@@ -100,10 +100,13 @@ class InputBatch:
             self.token_ids[row, start : start + len(drafts)] = drafts
         requests = list(scheduled.num_scheduled_tokens)
         counts = np.fromiter(scheduled.num_scheduled_tokens.values(), np.int64, len(requests))
-        order = np.argsort(counts != 1, kind="stable")
-        requests = [requests[i] for i in order]
-        counts = counts[order]
         size = len(requests)
+        if single := bool((counts == 1).all()):
+            order = np.arange(size)
+        else:
+            order = np.argsort(counts != 1, kind="stable")
+            requests = [requests[i] for i in order]
+            counts = counts[order]
         rows = np.fromiter((row_of[r.request_id] for r in requests), np.int64, size)
         ends = np.fromiter((r.num_computed_tokens for r in requests), np.int64, size)
         num_tokens = self.num_tokens[rows]
@@ -115,21 +118,27 @@ class InputBatch:
             ends=ends,
             samples=ends >= num_tokens,
             num_drafts=np.maximum(ends - num_tokens, 0) if has_drafts else None,
-            flat=self.flatten(rows, counts, ends),
+            flat=self.flatten(rows, counts, ends, single),
         )
 
-    def flatten(self, rows: np.ndarray, counts: np.ndarray, ends: np.ndarray) -> FlatBatch:
+    def flatten(
+        self, rows: np.ndarray, counts: np.ndarray, ends: np.ndarray, single: bool = False
+    ) -> FlatBatch:
         """The `counts` tokens of each of `rows` that come before its `ends`; all int64 [S].
 
-        Rows with one token must come first.
+        Rows with one token must come first; `single` says that all are such.
         """
-        query_start = np.zeros(len(rows) + 1, np.int64)
-        np.cumsum(counts, out=query_start[1:])
-        flat_rows = np.repeat(rows, counts)
-        # The tokens of a request are the `count` positions before `end`.
-        positions = np.arange(query_start[-1]) + np.repeat(ends - query_start[1:], counts)
-        block_ids = self._block_table[flat_rows, positions // self.block_size]
-        slots = block_ids.astype(np.int64) * self.block_size + positions % self.block_size
+        if single:
+            # Most steps are such, and come when a cache is full of weights: each line counts.
+            query_start, flat_rows, positions = np.arange(len(rows) + 1), rows, ends - 1
+        else:
+            query_start = np.zeros(len(rows) + 1, np.int64)
+            np.cumsum(counts, out=query_start[1:])
+            flat_rows = np.repeat(rows, counts)
+            # The tokens of a request are the `count` positions before `end`.
+            positions = np.arange(query_start[-1]) + np.repeat(ends - query_start[1:], counts)
+        blocks, offsets = np.divmod(positions, self.block_size)
+        slots = self._block_table[flat_rows, blocks] * np.int64(self.block_size) + offsets
         max_blocks = int(-(-ends.max() // self.block_size))
 
         attention = AttentionMetadata(
@@ -137,7 +146,7 @@ class InputBatch:
             seq_lens=torch.from_numpy(ends),
             block_table=torch.from_numpy(self._block_table[rows, :max_blocks]),
             slot_mapping=torch.from_numpy(slots),
-            num_decodes=int((counts == 1).sum()),
+            num_decodes=len(rows) if single else int((counts == 1).sum()),
             query_lens=counts.tolist(),
             context_lens=ends.tolist(),
         )

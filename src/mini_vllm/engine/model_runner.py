@@ -118,13 +118,14 @@ class ModelRunner:
             return sampled, logprobs
         batch, rows, last = self.batch, inputs.rows[samples], inputs.flat.last_token[samples]
         order = inputs.order[samples].tolist()
+        picked = hidden if len(last) == len(hidden) else hidden[last]
         if inputs.num_drafts is None:
             found: dict[int, TokenLogprobs] = {}
             if batch.sampling.needs[rows].any():
-                logits = self.decoder.logits(hidden[last])
+                logits = self.decoder.logits(picked)
                 token_ids, found = sample(logits, rows, batch.sampling, self._history)
             else:
-                token_ids = self.decoder.greedy(hidden[last]).numpy()
+                token_ids = self.decoder.greedy(picked).numpy()
             batch.append_sampled(rows, token_ids)
             for place, token_id in zip(order, token_ids.tolist(), strict=True):
                 sampled[place].append(token_id)

@@ -15,21 +15,18 @@ import torch
 from torch import Tensor
 
 from mini_vllm.kernels.cpu import layers as kernels
+from mini_vllm.kernels.cpu.attention_work import attention_work
 from mini_vllm.kernels.cpu.buffers import Buffers
 from mini_vllm.kernels.cpu.compiled import note_compiled, say_if_compiling, use_threads
 from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS, whole_chunks
 from mini_vllm.kernels.cpu.integers import INTEGER_ROWS, panels_of_integers, rows_of_integers
 from mini_vllm.kernels.cpu.matmul import PANEL, panels, rows_of_panels
-from mini_vllm.kernels.cpu.prompt_attention import QUERY_BLOCK, room_for_prompts
+from mini_vllm.kernels.cpu.prompt_attention import room_for_prompts
 from mini_vllm.kernels.metadata import AttentionMetadata
 from mini_vllm.kernels.quantized import Matrix, QuantizedMatrix
 from mini_vllm.model.config import ModelConfig
 from mini_vllm.model.decoder import Decoder, DecoderWeights, KVCaches, LayerWeights
 
-LEAST_PART, MOST_PART = 64, 256
-"""Positions of a context that one thread attends to at a time: few where there is little."""
-FEW_QUERIES = 3
-"""Queries of a sequence from which on they go through a tile of its context together."""
 MATRICES = ("qkv", "o", "gate_up", "down")
 
 
@@ -135,7 +132,15 @@ class CPUDecoder(Decoder):
         residual = self.embed(input_ids)
         places = positions.numpy()
         cos, sin = self._rotations(places)
-        sequences, parts, blocks = _attention_work(places, meta, self._threads)
+        tables, block_size = meta.block_table.numpy(), kv_caches[0][0].shape[1]
+        sequences, parts, shared, sharers, blocks = attention_work(
+            meta.query_start_loc.numpy(),
+            meta.seq_lens.numpy(),
+            tables,
+            block_size,
+            config.num_key_value_heads,
+            self._threads,
+        )
         step = (
             kernels.Sizes(
                 config.hidden_size,
@@ -143,16 +148,18 @@ class CPUDecoder(Decoder):
                 config.num_attention_heads,
                 config.num_key_value_heads,
                 config.head_dim,
-                kv_caches[0][0].shape[1],
+                block_size,
                 config.rms_norm_eps,
             ),
             len(input_ids),
             meta.slot_mapping.numpy(),
             cos,
             sin,
-            meta.block_table.numpy(),
+            tables,
             sequences,
             parts,
+            shared,
+            sharers,
             blocks,
             self._buffers.step(residual.numpy(), len(parts)),
             self._prompt_room,
@@ -258,32 +265,3 @@ def _scale(matrix: Matrix) -> int:
     """The address of the rows' scales; 0 if there are none."""
     scales = matrix.scales if isinstance(matrix, QuantizedMatrix) else None
     return 0 if scales is None else scales.data_ptr()
-
-
-def _attention_work(
-    positions: np.ndarray, meta: AttentionMetadata, threads: int
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """What `attend` and `attend_prompts` do in a step: `sequences`, `parts` and `blocks`.
-
-    Sequences with few queries take the first, query by query, and longer ones the second.
-    """
-    counts = np.array(meta.query_lens)
-    sequences = np.repeat(np.arange(len(counts)), counts)
-    together = (counts >= FEW_QUERIES)[sequences]
-    token = np.flatnonzero(~together)
-    contexts = positions[token] + 1
-    share = int(contexts.sum()) // (4 * threads)
-    size = min(max(share // LEAST_PART * LEAST_PART, LEAST_PART), MOST_PART)
-    splits = -(-contexts // size)
-    owner = np.repeat(np.arange(len(token)), splits)
-    start = (np.arange(len(owner)) - np.repeat(np.cumsum(splits) - splits, splits)) * size
-    parts = np.stack([token[owner], start, np.minimum(start + size, contexts[owner])], axis=1)
-    blocks = []
-    ends = np.cumsum(counts)
-    for sequence in np.flatnonzero(counts >= FEW_QUERIES).tolist():
-        count = meta.query_lens[sequence]
-        first, begin = meta.context_lens[sequence] - count, int(ends[sequence]) - count
-        for offset in range(0, count, QUERY_BLOCK):
-            queries = min(QUERY_BLOCK, count - offset)
-            blocks.append((sequence, begin + offset, first + offset, queries))
-    return sequences, parts, np.array(blocks, np.int64).reshape(-1, 4)

@@ -244,7 +244,7 @@ def attend(
         k_cache, v_cache: addresses.
         tables: int32 `[sequences, blocks]`; sequences: int64 `[T]`, each token's row in it.
         parts: int64 `[P, 3]`: token, first position, and the one after the last; those of a token
-            are consecutive.
+            are consecutive. An empty one is in `sums` and `states` already (`attend_shared`).
         scores, sums, states, scratch: room for P parts.
     """
     heads, q_stride, scratch_stride = out.shape[1], q.strides[1], scratch.strides[1]
@@ -254,6 +254,8 @@ def attend(
     scratch_rows, last = rows_of(scratch), len(parts) - 1
     for part in prange(len(parts)):
         token, start, stop = parts[part, 0], parts[part, 1], parts[part, 2]
+        if start == stop:
+            continue
         other = min(part + 1, last)
         table = row_at(table_rows, sequences[parts[other, 0]])
         following = k_cache + cache_offset(table, parts[other, 1], block_size, row_stride)

@@ -13,6 +13,7 @@ import hashlib
 import logging
 import os
 import tempfile
+import threading
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
@@ -23,6 +24,9 @@ import numba
 from numba import njit
 
 _LOG = logging.getLogger("mini_vllm")
+
+FEW = 4
+"""Fewer rows than this are one thread's work, which is done sooner than others wake."""
 
 
 @cache
@@ -90,6 +94,15 @@ def note_compiled(what: str) -> None:
         (folder / f"{what}.compiled").touch()
 
 
+class _Asked(threading.local):
+    count = 0
+
+
+_ASKED = _Asked()
+
+
 def use_threads(count: int) -> None:
     """So many threads for the kernels that this thread calls, or as many as numba started with."""
-    numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+    if _ASKED.count != count:
+        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+        _ASKED.count = count

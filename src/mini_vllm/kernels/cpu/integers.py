@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba import njit, prange, types
 from numba.extending import intrinsic
 
-from mini_vllm.kernels.cpu.compiled import entry
+from mini_vllm.kernels.cpu.compiled import FEW, entry
 from mini_vllm.kernels.cpu.formats import (
     CHUNK,
     FORMATS,
@@ -55,6 +55,8 @@ from mini_vllm.kernels.cpu.simd import (
     load_u8,
     load_u16,
     pick,
+    row_at,
+    rows_of,
     spread,
     store,
     store_f32,
@@ -231,24 +233,35 @@ def panels_of_integers(form, w, rows, columns, out):
             store_f32(target + 4 * i, room[i])
 
 
+@njit
+def _mean(form, w, scale, number, columns, out):
+    """What row `number` of a matrix in panels means, as float32 at `out`."""
+    size, chunks = INTEGER_ROWS * weight_bytes(form), whole_chunks(columns) // CHUNK
+    panel, row = divmod(number, INTEGER_ROWS)
+    factor, least = np.float32(1), np.float32(0)
+    if scale:
+        factor = load_f32(scale + 4 * number)
+    for column in range(columns):
+        chunk, place = w + (panel * chunks + column // CHUNK) * size, column % CHUNK
+        if numbers(form):
+            factor = load_f16(chunk + 2 * row)
+        if numbers(form) == 2:
+            least = load_f16(chunk + 2 * (INTEGER_ROWS + row))
+        byte_of = place if bits(form) == 8 else place % (CHUNK // 2)
+        place_of = chunk + INTEGER_ROWS * (2 * numbers(form) + byte_of // 4 * 4) + 4 * row
+        byte = np.int64(load_u8(place_of + byte_of % 4))
+        if bits(form) == 4:
+            byte = byte >> 4 if place >= CHUNK // 2 else byte & 15
+        store_f32(out + 4 * column, np.float32(byte - above(form)) * factor + least)
+
+
 @entry(parallel=True)
 def rows_of_integers(form, w, scale, picked, out):
     """Float32 `out [T, columns]`, what the rows `picked [T]` of a matrix in panels mean."""
-    size, columns = INTEGER_ROWS * weight_bytes(form), out.shape[1]
-    chunks, start = whole_chunks(columns) // CHUNK, 2 * INTEGER_ROWS * numbers(form)
-    for i in prange(len(picked)):
-        panel, row = divmod(picked[i], INTEGER_ROWS)
-        factor, least = np.float32(1), np.float32(0)
-        if scale:
-            factor = load_f32(scale + 4 * picked[i])
-        for column in range(columns):
-            chunk, place = w + (panel * chunks + column // CHUNK) * size, column % CHUNK
-            if numbers(form):
-                factor = load_f16(chunk + 2 * row)
-            if numbers(form) == 2:
-                least = load_f16(chunk + 2 * (INTEGER_ROWS + row))
-            byte_of = place if bits(form) == 8 else place % (CHUNK // 2)
-            byte = np.int64(load_u8(chunk + start + 64 * (byte_of // 4) + 4 * row + byte_of % 4))
-            if bits(form) == 4:
-                byte = byte >> 4 if place >= CHUNK // 2 else byte & 15
-            out[i, column] = np.float32(byte - above(form)) * factor + least
+    rows, columns = rows_of(out), out.shape[1]
+    if len(picked) < FEW:
+        for i in range(len(picked)):
+            _mean(form, w, scale, picked[i], columns, row_at(rows, i))
+    else:
+        for i in prange(len(picked)):
+            _mean(form, w, scale, picked[i], columns, row_at(rows, i))

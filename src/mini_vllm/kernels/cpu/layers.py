@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit, prange
 
 from mini_vllm.kernels.cpu.attention import attend
-from mini_vllm.kernels.cpu.compiled import entry
+from mini_vllm.kernels.cpu.compiled import FEW, entry
 from mini_vllm.kernels.cpu.formats import (
     CHUNK,
     FLOAT,
@@ -23,7 +23,7 @@ from mini_vllm.kernels.cpu.formats import (
     whole_chunks,
 )
 from mini_vllm.kernels.cpu.matmul import PANEL_TOKENS, matmul, pack_row, rows_times_tokens
-from mini_vllm.kernels.cpu.prompt_attention import attend_prompts
+from mini_vllm.kernels.cpu.prompt_attention import attend_prompts, attend_shared
 from mini_vllm.kernels.cpu.simd import (
     Rows,
     address_of,
@@ -49,8 +49,6 @@ LAYER = np.dtype(
 """A layer as addresses, 0 for what it lacks; `rope` says whether it turns its heads."""
 
 
-FEW = 4
-"""Fewer tokens than this are normed and packed by one thread, sooner than it wakes others."""
 SHARED_FROM = 48
 """From so many tokens a thread on, each thread takes its share of them through all stages between
 one attention and the next, with nothing to wait for and its numbers in its own cache. With fewer,
@@ -274,7 +272,7 @@ def _share_rest(
 @entry()
 def run_layers(
     qkv_form, o_form, gate_up_form, down_form, cache_form, layers, sizes, tokens,
-    slots, cos, sin, tables, sequences, parts, blocks, buffers, prompt_room,
+    slots, cos, sin, tables, sequences, parts, shared_parts, sharers, blocks, buffers, prompt_room,
 ):  # fmt: skip
     """Runs `layers` over `buffers.residual [tokens, hidden]`, in place.
 
@@ -282,7 +280,8 @@ def run_layers(
         qkv_form, ...: markers of the formats of the layers' matrices and of the cache.
         layers: `LAYER` records.
         slots: int64 `[tokens]`; cos, sin: float32 `[tokens, head_dim / 2]`.
-        tables, sequences, parts: as `attend` takes them; blocks, prompt_room: `attend_prompts`.
+        tables, sequences, parts: as `attend` takes them; shared_parts, sharers: `attend_shared`;
+            blocks, prompt_room: `attend_prompts`.
     """
     hidden, inner, dim, eps = sizes.hidden, sizes.inner, sizes.head_dim, sizes.eps
     qkv_rows = (sizes.heads + 2 * sizes.kv_heads) * dim
@@ -308,6 +307,12 @@ def run_layers(
                 packed, qkv, tokens, over,
             )  # fmt: skip
             _place(cache_form, tokens, layers, i, sizes, slots_, cos_, sin_, qkv, q, head_bytes)
+        if len(shared_parts):
+            attend_shared(
+                cache_form, buffers.q, layer.k_cache, layer.v_cache, tables, sequences,
+                shared_parts, sharers, sizes.block_size, sizes.kv_heads, dim, dim**-0.5,
+                buffers.sums, buffers.states, prompt_room,
+            )  # fmt: skip
         if len(parts):
             attend(
                 cache_form, buffers.q, layer.k_cache, layer.v_cache, tables, sequences, parts,

@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit, prange
 from numba.extending import overload
 
-from mini_vllm.kernels.cpu.compiled import entry
+from mini_vllm.kernels.cpu.compiled import FEW, entry
 from mini_vllm.kernels.cpu.formats import (
     CHUNK,
     FLOAT,
@@ -47,6 +47,7 @@ from mini_vllm.kernels.cpu.simd import (
     load_number,
     row_at,
     rows_from,
+    rows_of,
     store_16,
     store_f32,
     store_number,
@@ -234,19 +235,28 @@ def panels(form, w, rows, columns, out):
             store_16(FLOAT, target + 4 * i, load_16(FLOAT, address + 4 * i))
 
 
-@entry(parallel=True)
-def rows_of_panels(form, w, picked, out):
-    """Float32 `out [T, columns]` of the rows `picked [T]` of a matrix in panels."""
-    columns = out.shape[1]
+@njit
+def _row_of_panels(form, w, number, columns, out):
     size = number_bytes(form)
     n = 4 // size
     steps = whole_chunks(columns) // n
-    for i in prange(len(picked)):
-        panel, row = divmod(picked[i], PANEL)
-        source = w + 4 * (panel * steps * PANEL + row)
-        for column in range(columns):
-            place = source + 4 * PANEL * (column // n) + column % n * size
-            out[i, column] = load_number(form, place)
+    panel, row = divmod(number, PANEL)
+    source = w + 4 * (panel * steps * PANEL + row)
+    for column in range(columns):
+        place = source + 4 * PANEL * (column // n) + column % n * size
+        store_f32(out + 4 * column, load_number(form, place))
+
+
+@entry(parallel=True)
+def rows_of_panels(form, w, picked, out):
+    """Float32 `out [T, columns]` of the rows `picked [T]` of a matrix in panels."""
+    rows, columns = rows_of(out), out.shape[1]
+    if len(picked) < FEW:
+        for i in range(len(picked)):
+            _row_of_panels(form, w, picked[i], columns, row_at(rows, i))
+    else:
+        for i in prange(len(picked)):
+            _row_of_panels(form, w, picked[i], columns, row_at(rows, i))
 
 
 @njit

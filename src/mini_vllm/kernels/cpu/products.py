@@ -205,6 +205,23 @@ def store_pair(
 
 
 @intrinsic
+def split_chunk(context: Any, marker: Any, source: Any, out: Any) -> Any:
+    """Stores 32 float32 as a pair of `add_weighted`: of bfloat16 even places first, then odd."""
+    interleaved = format_name(marker) == "bfloat16"
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        _, source_, out_ = args
+        halves = [load(b, source_, FLOATS, offset) for offset in (0, 64)]
+        if interleaved:
+            halves = [pick(b, halves[0], halves[1], list(range(i, CHUNK, 2))) for i in (0, 1)]
+        for half, numbers in enumerate(halves):
+            store(b, numbers, out_, 64 * half)
+        return context.get_dummy_value()
+
+    return types.none(marker, types.int64, types.int64), codegen
+
+
+@intrinsic
 def load_groups(context: Any, rows: Any, vectors: Any, address: Any, stride: Any) -> Any:
     """Groups of float vectors as a flat tuple, as many and as large as the tuples say by length.
 

@@ -23,6 +23,7 @@ from mini_vllm.kernels.cpu.online_softmax import HIDDEN, TILE
 from mini_vllm.kernels.cpu.products import (
     add_outer,
     load_groups,
+    split_chunk,
     store_groups,
     store_steps,
     turn_16,
@@ -38,6 +39,8 @@ from mini_vllm.kernels.cpu.simd import (
     exp2_16,
     larger_16,
     load_16,
+    load_f32,
+    load_i64,
     load_number,
     multiply_16,
     plain,
@@ -140,18 +143,9 @@ def _take_tile(
     n = 4 // number_bytes(form)
     queries = room.queries + panel * steps * LANE_BYTES
     _multiply(
-        form,
-        rows,
-        vectors,
-        room.keys,
-        4 * steps,
-        4,
-        queries,
-        steps,
-        TILE,
-        room.scores,
+        form, rows, vectors, room.keys, 4 * steps, 4, queries, steps, TILE, room.scores,
         plain(False),
-    )
+    )  # fmt: skip
     for vector in range(len(vectors)):
         lanes = 64 * vector
         shrink, shrinks = _soften(
@@ -164,18 +158,9 @@ def _take_tile(
                 place = sums + d * LANE_BYTES + lanes
                 store_16(FLOAT, place, multiply_16(load_16(FLOAT, place), shrink))
     _multiply(
-        form,
-        rows,
-        vectors,
-        room.values,
-        4,
-        4 * width,
-        room.weights,
-        TILE // n,
-        width,
-        sums,
+        form, rows, vectors, room.values, 4, 4 * width, room.weights, TILE // n, width, sums,
         plain(True),
-    )
+    )  # fmt: skip
 
 
 @njit
@@ -234,8 +219,11 @@ def _copy(form, source, count, target):
 
 
 @njit
-def _turn_queries(form, q, head_bytes, kv_head, group, rows, first, dim, steps, room):
-    """Lays the queries side by side: `queries [panels, steps, PANEL]`, and says what each sees."""
+def _turn_queries(form, q, picked, head_bytes, kv_head, group, rows, first, dim, steps, room):
+    """Lays the queries side by side: `queries [panels, steps, PANEL]`, and says what each sees.
+
+    `picked` is the address of pairs of int64 that begin with a row of `q`; 0 for one after another.
+    """
     row_bytes = 4 * ((steps + LANES - 1) // LANES * LANES)
     for panel in range((rows + PANEL - 1) // PANEL):
         start = panel * PANEL
@@ -244,7 +232,8 @@ def _turn_queries(form, q, head_bytes, kv_head, group, rows, first, dim, steps, 
         clear(room.limits + panel * LANE_BYTES, PANEL)
         for i in range(count):
             token, head = (start + i) // group, (start + i) % group
-            source = row_at(q, token) + (kv_head * group + head) * head_bytes
+            row = load_i64(picked + 16 * token) if picked else token
+            source = row_at(q, row) + (kv_head * group + head) * head_bytes
             _copy(form, source, dim, room.rows + i * row_bytes)
             store_f32(room.limits + panel * LANE_BYTES + 4 * i, np.float32(first + token + 1))
         for step in range(0, steps, LANES):
@@ -275,13 +264,13 @@ def _store_sums(out_form, out, kv_head, group, rows, dim, width, room):
 
 
 @njit
-def _attend_block(
-    form, q, head_bytes, k_cache, v_cache, table, block_size, kv_heads, kv_head, group, dim,
-    first, count, scale, out_form, out, room,
+def _take_context(
+    form, q, picked, head_bytes, k_cache, v_cache, table, block_size, kv_heads, kv_head, group, dim,
+    first, count, last, scale, room,
 ):  # fmt: skip
-    """Attention of the `count` queries from position `first` on, for one key/value head.
+    """Takes `count` queries, for one key/value head, through all positions below `last`.
 
-    `q` and `out` are the `Rows` of these queries: heads of `head_bytes`, and `[heads, dim]`.
+    The first sees the positions up to `first`, each other one more than the one before.
     """
     size = number_bytes(form)
     n = 4 // size
@@ -291,17 +280,16 @@ def _attend_block(
     sums_bytes = (width + 1) * LANE_BYTES
     offset, row_stride = kv_head * dim * size, kv_heads * dim * size
     scale = np.float32(scale * LOG2_E)
-    _turn_queries(form, q, head_bytes, kv_head, group, rows, first, dim, steps, room)
+    _turn_queries(form, q, picked, head_bytes, kv_head, group, rows, first, dim, steps, room)
     clear(room.sums, panels * sums_bytes // 4)
     for panel in range(panels):
         for lane in range(PANEL):
             place = room.states + panel * 2 * LANE_BYTES + 4 * lane
             store_f32(place, HIDDEN)
             store_f32(place + LANE_BYTES, np.float32(0))
-    last = first + count
     for tile in range(0, last, TILE):
         filled = min(TILE, last - tile)
-        masked = tile + filled > first
+        masked = tile + filled > first + 1
         _load_tile(
             form, k_cache + offset, v_cache + offset, table, block_size, row_stride, tile, filled,
             dim, steps, width, room,
@@ -321,7 +309,80 @@ def _attend_block(
                     form, _FOUR, _FOUR, steps, dim, width, tile, filled, masked, scale, room,
                     panel, sums,
                 )  # fmt: skip
-    _store_sums(out_form, out, kv_head, group, rows, dim, width, room)
+
+
+@njit
+def _attend_block(
+    form, q, head_bytes, k_cache, v_cache, table, block_size, kv_heads, kv_head, group, dim,
+    first, count, scale, out_form, out, room,
+):  # fmt: skip
+    """Attention of the `count` queries from position `first` on, for one key/value head.
+
+    `q` and `out` are the `Rows` of these queries: heads of `head_bytes`, and `[heads, dim]`.
+    """
+    _take_context(
+        form, q, 0, head_bytes, k_cache, v_cache, table, block_size, kv_heads, kv_head, group, dim,
+        first, count, first + count, scale, room,
+    )  # fmt: skip
+    width = (dim + LANES - 1) // LANES * LANES
+    _store_sums(out_form, out, kv_head, group, count * group, dim, width, room)
+
+
+@njit
+def _store_parts(form, sharers, kv_head, group, rows, dim, width, sums, states, room):
+    """Each query's sums and softmax as the part of attention that `sharers` names for it."""
+    heads = states.stride // 8
+    for panel in range((rows + PANEL - 1) // PANEL):
+        start, found = panel * PANEL, room.sums + panel * (width + 1) * LANE_BYTES
+        state = room.states + 2 * panel * LANE_BYTES
+        for lane in range(0, min(PANEL, rows - start), LANES):
+            for d in range(0, width, LANES):
+                source = found + d * LANE_BYTES + 4 * lane
+                turn_16(source, LANE_BYTES, room.rows + 4 * d, 4 * width)
+            for i in range(lane, min(lane + LANES, rows - start)):
+                token, head = (start + i) // group, kv_head * group + (start + i) % group
+                part = load_i64(sharers + 16 * token + 8)
+                target = row_at(sums, part) + head * (sums.stride // heads)
+                for d in range(0, dim, CHUNK):
+                    split_chunk(form, room.rows + 4 * ((i - lane) * width + d), target + 4 * d)
+                target = row_at(states, part) + 8 * head
+                store_f32(target, load_f32(state + 4 * i))
+                store_f32(target + 4, load_f32(state + LANE_BYTES + 4 * i))
+
+
+@entry(parallel=True)
+def attend_shared(
+    form, q, k_cache, v_cache, tables, sequences, shared, sharers, block_size, kv_heads, dim, scale,
+    sums, states, room,
+):  # fmt: skip
+    """Attention of tokens over the positions that their contexts begin with alike.
+
+    Args:
+        q, k_cache, v_cache, tables, sequences: as `attention.attend` takes them.
+        shared: int64 `[B, 4]`: a number that means nothing here, the first of `sharers`, how many
+            (at most `QUERY_BLOCK`), and the positions that they share.
+        sharers: int64 `[n, 2]`: a token, and which part of its attention this is.
+        sums, states: of all parts, as `attend` merges them.
+        room: float32 `[threads, n]`, see `room_for_prompts`.
+    """
+    workers, group, items = len(room), q.shape[1] // kv_heads, len(shared) * kv_heads
+    q_rows, table_rows, rooms = rows_of(q), rows_of(tables), rows_of(room)
+    sum_rows, state_rows, sharer_rows = rows_of(sums), rows_of(states), rows_of(sharers)
+    width, head_bytes = (dim + LANES - 1) // LANES * LANES, q.strides[1]
+    for worker in prange(workers):
+        mine = _room_at(row_at(rooms, worker), group, dim)
+        for item in range(worker * items // workers, (worker + 1) * items // workers):
+            block, kv_head = item // kv_heads, item % kv_heads
+            first, count, length = shared[block, 1], shared[block, 2], shared[block, 3]
+            members = row_at(sharer_rows, first)
+            table = row_at(table_rows, sequences[sharers[first, 0]])
+            _take_context(
+                form, q_rows, members, head_bytes, k_cache, v_cache, table, block_size, kv_heads,
+                kv_head, group, dim, length, count, length, scale, mine,
+            )  # fmt: skip
+            _store_parts(
+                form, members, kv_head, group, count * group, dim, width, sum_rows, state_rows, mine
+            )
 
 
 @entry(parallel=True)
