@@ -18,6 +18,7 @@ from transformers import AutoModelForCausalLM
 
 from families import FAMILIES, save_family
 from mini_vllm import LLM, SamplingParams
+from mini_vllm.kernels.cpu.attention_work import LEAST_SHARED, LEAST_SHARERS
 
 NEW_TOKENS = 20
 PARAMS = SamplingParams(
@@ -106,6 +107,20 @@ def test_from_the_prefix_cache(family: Path) -> None:
     [again] = llm.generate({"prompt_token_ids": wanted[-1].prompt}, without)
     assert again.num_cached_tokens >= 40
     check(llm, wanted, without)
+
+
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
+def test_many_behind_one_prefix(name: str, tmp_path: Path) -> None:
+    """Long enough that they attend to it together once it is in the cache."""
+    folder, draw = save_family(name, tmp_path), random.Random(1)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    prefix = [draw.randrange(3, 250) for _ in range(LEAST_SHARED + 20)]
+    prompts = [
+        prefix + [draw.randrange(3, 250) for _ in range(1 + 4 * i)] for i in range(LEAST_SHARERS)
+    ]
+    llm = engine(folder, max_model_len=256)
+    wanted = [_reference(model, prompt) for prompt in prompts]
+    check(llm, wanted, PARAMS.clone(prompt_logprobs=None))
 
 
 def test_preempted_and_resumed(family: Path) -> None:
