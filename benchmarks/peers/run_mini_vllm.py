@@ -17,6 +17,7 @@ class MiniVLLM:
     def __init__(self, options: Options) -> None:
         given = {
             "kv_cache_memory_bytes": options.kv_bytes,
+            "reserve_kv_cache": True,
             "num_threads": options.threads,
             **options.settings,
         }

@@ -25,6 +25,7 @@ from model.paged_decoder import PagedDecoder
 ALIKE, EXACT = 2e-4, 2e-2
 """How far, in mean squares, logits may be from those of activations that are rounded alike (a sum's
 last bit can turn a rounding), and of activations that are not rounded at all."""
+SLOW_TO_COMPILE = [pytest.param(kind, marks=pytest.mark.slow) for kind in (Kind.Q8_0, Kind.Q4_0)]
 LENGTHS = (61, 7, 34, 96)
 CHUNKS = (49, 1, 34, 90)
 """In the first step the threads share the tokens, in slabs; in later ones they share matrices."""
@@ -105,7 +106,7 @@ def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_wide(tmp_path_factory.mktemp("wide"))
 
 
-@pytest.fixture(scope="module", params=["int8", "int4", Kind.Q8_0, Kind.Q4_0, Kind.Q4_1])
+@pytest.fixture(scope="module", params=["int8", "int4", *SLOW_TO_COMPILE, Kind.Q4_1])
 def quantized(
     request: pytest.FixtureRequest, wide: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Decoder:
@@ -122,6 +123,7 @@ def test_quantized_weights_are_multiplied_as_what_they_mean(quantized: Decoder) 
     assert_near(got, run(quantized), EXACT)
 
 
+@pytest.mark.slow
 def test_layers_of_several_formats_are_one_model(wide: Path, tmp_path: Path) -> None:
     """As mixtures of GGUF types are: here each layer, and matrices of one layer, differ."""
     kinds = iter([Kind.Q8_0, Kind.Q4_1, Kind.F32, Kind.Q4_0] * 20)

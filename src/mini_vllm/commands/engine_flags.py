@@ -27,6 +27,7 @@ _FIELDS = (
     "long_prefill_token_threshold",
     "scheduling_policy",
     "kv_cache_memory_bytes",
+    "reserve_kv_cache",
     "gpu_memory_utilization",
     "num_gpu_blocks_override",
     "seed",
@@ -67,6 +68,11 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
         "kv_cache_memory_bytes",
         "memory for the KV cache, as 512MiB or 2GB (None: 1 GiB, or what a GPU has left)",
         type=byte_size,
+    )
+    add(
+        "reserve_kv_cache",
+        "take the memory of the KV cache at the start, not as it is written",
+        action=argparse.BooleanOptionalAction,
     )
     add(
         "gpu_memory_utilization",

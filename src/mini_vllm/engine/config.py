@@ -37,6 +37,8 @@ class EngineConfig:
         max_num_batched_tokens: token budget of a step.
         kv_cache_memory_bytes: memory for the KV cache; None is 1 GiB, or on a GPU what
             `gpu_memory_utilization` leaves.
+        reserve_kv_cache: whether a CPU's KV cache takes its memory at the start, as vLLM's does;
+            taking it as it is written slows the steps that reach new blocks.
         gpu_memory_utilization: share of a GPU's memory that weights, KV cache and steps may fill,
             with what others have taken.
         num_gpu_blocks_override: blocks of KV cache, instead of `kv_cache_memory_bytes`.
@@ -62,6 +64,7 @@ class EngineConfig:
     long_prefill_token_threshold: int = 0
     scheduling_policy: str = "fcfs"
     kv_cache_memory_bytes: int | None = None
+    reserve_kv_cache: bool = False
     gpu_memory_utilization: float = 0.9
     num_gpu_blocks_override: int | None = None
     seed: int = 0

@@ -34,6 +34,7 @@ from mini_vllm.engine.output_processor import OutputProcessor
 from mini_vllm.engine.outputs import RequestMetrics, RequestOutput
 from mini_vllm.engine.stats import FinishedRequest, SpecDecodingStats, StepStats
 from mini_vllm.errors import InvalidInputError
+from mini_vllm.kernels.huge_pages import reserve
 from mini_vllm.model.loader import LoadedModel, load_model
 
 
@@ -117,6 +118,8 @@ class Engine:
             speculation,
             draft.decoder if draft is not None else None,
         )
+        if config.reserve_kv_cache and model.decoder.device.type == "cpu":
+            reserve(cache for pair in runner.kv_caches for cache in pair)
         keep_freed_memory()  # after the weights and the cache, which are never freed
         self.core = EngineCore(scheduler_config, runner)
         self._outputs = OutputProcessor(self.tokenizer)
