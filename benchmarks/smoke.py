@@ -129,9 +129,7 @@ def attention_over_a_long_context(config: ModelConfig, dtype: torch.dtype) -> Co
             for start in range(0, LONG_CONTEXT, PART)
         ]
     )
-    buffers = Buffers(1, 1, heads, kv_heads, dim).step(
-        np.empty((SEQUENCES, 0), np.float32), len(parts)
-    )
+    buffers = Buffers(1, 1, heads, kv_heads, dim).step(SEQUENCES, len(parts))
 
     def kernel() -> None:
         attend(

@@ -131,9 +131,7 @@ def attend_to_parts(
     """What tokens share by `attend_shared`, and the rest by `attend`."""
     shape, tokens = step.shape, len(step.q)
     heads = shape.kv_heads * shape.group
-    buffers = Buffers(1, 1, heads, shape.kv_heads, shape.dim).step(
-        np.empty((tokens, 0), np.float32), len(parts)
-    )
+    buffers = Buffers(1, 1, heads, shape.kv_heads, shape.dim).step(tokens, len(parts))
     packed = F.pad(step.q, (0, -shape.dim % CHUNK)).contiguous()
     out = torch.full_like(step.q, torch.nan)
     caches = step.k_cache.data_ptr(), step.v_cache.data_ptr()

@@ -55,14 +55,36 @@ class CPUDecoder(Decoder):
             self._describe(record, layer)
         for i in config.nope_layers:
             self._layers["rope"][i] = 0
-        self._formats = [
-            tuple(_name(getattr(layer, name)) for name in MATRICES) for layer in weights.layers
-        ]
+        self._runs: list[tuple[np.ndarray, ...]] = []
+        self._names = {_name(self._head)}
+        formats = [[_name(getattr(layer, name)) for name in MATRICES] for layer in weights.layers]
+        start = 0
+        for names, alike in groupby(formats):
+            end = start + len(list(alike))
+            markers = [FORMATS[name].marker for name in names]
+            self._runs.append((*markers, self._numbers, self._layers[start:end]))
+            self._names.update(names)
+            start = end
+        self._head_arguments = (
+            FORMATS[_name(self._head)].marker,
+            _address(self._head),
+            _scale(self._head),
+            config.vocab_size,
+        )
         self._final_norm = self._floats(weights.final_norm)
         self._rope = np.empty((0, 0), np.float32), np.empty((0, 0), np.float32)
         self._caches: KVCaches | None = None
         group = config.num_attention_heads // config.num_key_value_heads
         self._threads = torch.get_num_threads()
+        self._sizes = kernels.Sizes(
+            config.hidden_size,
+            config.intermediate_size,
+            config.num_attention_heads,
+            config.num_key_value_heads,
+            config.head_dim,
+            0,
+            config.rms_norm_eps,
+        )
         self._buffers = Buffers(
             config.hidden_size,
             config.intermediate_size,
@@ -83,8 +105,8 @@ class CPUDecoder(Decoder):
         A few tokens are run through all paths, over a cache of their own.
         """
         config = self.config
-        names = sorted({_name(self._head), *(name for layer in self._formats for name in layer)})
-        what = " + ".join(dict.fromkeys([*names, _name(self.weights.final_norm)]))
+        names = [*sorted(self._names), _name(self.weights.final_norm)]
+        what = " + ".join(dict.fromkeys(names))
         say_if_compiling(what)
         shape = (2, 16, config.num_key_value_heads, config.head_dim)
         caches = [
@@ -127,31 +149,25 @@ class CPUDecoder(Decoder):
             self._caches = kv_caches
             for record, (k_cache, v_cache) in zip(self._layers, kv_caches, strict=True):
                 record["k_cache"], record["v_cache"] = k_cache.data_ptr(), v_cache.data_ptr()
+            self._sizes = self._sizes._replace(block_size=kv_caches[0][0].shape[1])
         use_threads(self._threads)
-        config = self.config
+        sizes = self._sizes
         residual = self.embed(input_ids)
+        numbers = residual.numpy()
         places = positions.numpy()
         cos, sin = self._rotations(places)
-        tables, block_size = meta.block_table.numpy(), kv_caches[0][0].shape[1]
+        tables = meta.block_table.numpy()
         sequences, parts, shared, sharers, blocks = attention_work(
             meta.query_start_loc.numpy(),
             meta.seq_lens.numpy(),
             tables,
-            block_size,
-            config.num_key_value_heads,
+            sizes.block_size,
+            sizes.kv_heads,
             self._threads,
         )
         step = (
-            kernels.Sizes(
-                config.hidden_size,
-                config.intermediate_size,
-                config.num_attention_heads,
-                config.num_key_value_heads,
-                config.head_dim,
-                block_size,
-                config.rms_norm_eps,
-            ),
-            len(input_ids),
+            sizes,
+            len(numbers),
             meta.slot_mapping.numpy(),
             cos,
             sin,
@@ -161,19 +177,14 @@ class CPUDecoder(Decoder):
             shared,
             sharers,
             blocks,
-            self._buffers.step(residual.numpy(), len(parts)),
+            numbers,
+            self._buffers.step(len(numbers), len(parts)),
             self._prompt_room,
         )
-        start = 0
-        for names, group in groupby(self._formats):
-            end = start + len(list(group))
-            markers = [FORMATS[name].marker for name in names]
-            kernels.run_layers(*markers, self._numbers, self._layers[start:end], *step)
-            start = end
+        for run in self._runs:
+            kernels.run_layers(*run, *step)
         hidden = torch.empty_like(residual)
-        kernels.final_norm(
-            len(hidden), self._final_norm, config.rms_norm_eps, residual.numpy(), hidden.numpy()
-        )
+        kernels.final_norm(len(numbers), self._final_norm, sizes.eps, numbers, hidden.numpy())
         return hidden
 
     def _rotations(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -188,10 +199,7 @@ class CPUDecoder(Decoder):
     def logits(self, hidden: Tensor) -> Tensor:
         packed = self._buffers.packed(len(hidden))
         out = torch.empty(len(hidden), self.config.vocab_size)
-        kernels.head_logits(
-            FORMATS[_name(self._head)].marker, _address(self._head), _scale(self._head),
-            self.config.vocab_size, hidden.numpy(), packed, out.numpy(),
-        )  # fmt: skip
+        kernels.head_logits(*self._head_arguments, hidden.numpy(), packed, out.numpy())
         return out
 
     def greedy(self, hidden: Tensor) -> Tensor:
@@ -199,9 +207,8 @@ class CPUDecoder(Decoder):
         tiles, best, place = self._buffers.argmax(len(hidden))
         out = torch.empty(len(hidden), dtype=torch.int64)
         kernels.head_argmax(
-            FORMATS[_name(self._head)].marker, _address(self._head), _scale(self._head),
-            self.config.vocab_size, hidden.numpy(), packed, tiles, best, place, out.numpy(),
-        )  # fmt: skip
+            *self._head_arguments, hidden.numpy(), packed, tiles, best, place, out.numpy()
+        )
         return out
 
     def _describe(self, record: np.void, layer: LayerWeights) -> None:

@@ -33,18 +33,17 @@ class Buffers:
         self._step: StepBuffers | None = None
         self._argmax: tuple[np.ndarray, ...] = ()
 
-    def step(self, residual: np.ndarray, parts: int) -> StepBuffers:
-        """Buffers for a step over `residual [T, hidden]`, with so many parts of attention."""
-        tokens = len(residual)
+    def step(self, tokens: int, parts: int) -> StepBuffers:
+        """Buffers for a step of so many tokens, with so many parts of attention."""
         if self._step is None or tokens > self._tokens or parts > self._parts:
             self._tokens = max(tokens, self._tokens, 8)
             self._parts = max(parts, 2 * self._parts, 8)
             self._step = self._allocate(self._tokens, self._parts)
-        return self._step._replace(residual=residual, attended=self._step.attended[:tokens])
+        return self._step
 
     def packed(self, tokens: int) -> np.ndarray:
         """Room for the packed activations of `tokens` rows."""
-        return self.step(np.empty((tokens, 0), np.float32), 1).packed
+        return self.step(tokens, 1).packed
 
     def argmax(self, tokens: int) -> tuple[np.ndarray, ...]:
         """`room`, `best` and `place` of `head_argmax`."""
@@ -62,7 +61,6 @@ class Buffers:
         slab = self._threads * max(SHARED_FROM, SLAB)
         widest = whole_chunks(max(hidden, inner, heads * head_dim))
         return StepBuffers(
-            residual=np.empty((0, 0), np.float32),
             normed=zeros(slab, hidden),
             packed=zeros(max(tokens, slab), 4 * widest, dtype=torch.uint8),
             qkv=zeros(slab, (heads + 2 * kv_heads) * head_dim),

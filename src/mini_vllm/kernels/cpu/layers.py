@@ -72,11 +72,10 @@ class Sizes(NamedTuple):
 class StepBuffers(NamedTuple):
     """What a step of T tokens writes between its stages, with P parts of attention.
 
-    float32 but for the packed activations and queries, which are bytes. `residual`, `q` and
+    float32 but for the packed activations and queries, which are bytes. `q` and
     `attended` have T rows; the others as many as are used at once, a slab for each thread.
     """
 
-    residual: np.ndarray
     normed: np.ndarray
     packed: np.ndarray
     qkv: np.ndarray
@@ -272,9 +271,10 @@ def _share_rest(
 @entry()
 def run_layers(
     qkv_form, o_form, gate_up_form, down_form, cache_form, layers, sizes, tokens,
-    slots, cos, sin, tables, sequences, parts, shared_parts, sharers, blocks, buffers, prompt_room,
+    slots, cos, sin, tables, sequences, parts, shared_parts, sharers, blocks, residual, buffers,
+    prompt_room,
 ):  # fmt: skip
-    """Runs `layers` over `buffers.residual [tokens, hidden]`, in place.
+    """Runs `layers` over float32 `residual [tokens, hidden]`, in place.
 
     Args:
         qkv_form, ...: markers of the formats of the layers' matrices and of the cache.
@@ -285,9 +285,7 @@ def run_layers(
     """
     hidden, inner, dim, eps = sizes.hidden, sizes.inner, sizes.head_dim, sizes.eps
     qkv_rows = (sizes.heads + 2 * sizes.kv_heads) * dim
-    residual, q, attended = (
-        rows_of(buffers.residual), rows_of(buffers.q), rows_of(buffers.attended),
-    )  # fmt: skip
+    numbers, q, attended = rows_of(residual), rows_of(buffers.q), rows_of(buffers.attended)
     normed, packed = rows_of(buffers.normed), rows_of(buffers.packed)
     qkv, gate_up = rows_of(buffers.qkv), rows_of(buffers.gate_up)
     slots_, cos_, sin_ = address_of(slots), rows_of(cos), rows_of(sin)
@@ -297,11 +295,11 @@ def run_layers(
         layer = layers[i]
         if shared:
             _share_heads(
-                qkv_form, cache_form, tokens, layers, i, sizes, slots_, cos_, sin_, residual,
+                qkv_form, cache_form, tokens, layers, i, sizes, slots_, cos_, sin_, numbers,
                 normed, packed, qkv, q, head_bytes, workers,
             )  # fmt: skip
         else:
-            _norm(qkv_form, tokens, layer.input_norm, hidden, eps, residual, normed, packed)
+            _norm(qkv_form, tokens, layer.input_norm, hidden, eps, numbers, normed, packed)
             matmul(
                 qkv_form, layer.qkv, layer.qkv_scale, layer.qkv_bias, qkv_rows, hidden,
                 packed, qkv, tokens, over,
@@ -327,16 +325,16 @@ def run_layers(
             )  # fmt: skip
         if shared:
             _share_rest(
-                o_form, gate_up_form, down_form, tokens, layers, i, sizes, attended, residual,
+                o_form, gate_up_form, down_form, tokens, layers, i, sizes, attended, numbers,
                 normed, packed, gate_up, workers,
             )  # fmt: skip
             continue
         _pack_all(o_form, tokens, sizes.heads * dim, attended, packed)
         matmul(
             o_form, layer.o, layer.o_scale, layer.o_bias, hidden, sizes.heads * dim,
-            packed, residual, tokens, onto,
+            packed, numbers, tokens, onto,
         )  # fmt: skip
-        _norm(gate_up_form, tokens, layer.post_norm, hidden, eps, residual, normed, packed)
+        _norm(gate_up_form, tokens, layer.post_norm, hidden, eps, numbers, normed, packed)
         matmul(
             gate_up_form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias,
             2 * inner, hidden, packed, gate_up, tokens, over,
@@ -344,7 +342,7 @@ def run_layers(
         _gate(down_form, tokens, inner, gate_up, packed)
         matmul(
             down_form, layer.down, layer.down_scale, layer.down_bias, hidden, inner,
-            packed, residual, tokens, onto,
+            packed, numbers, tokens, onto,
         )  # fmt: skip
 
 
