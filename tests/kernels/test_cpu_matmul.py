@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from mini_vllm.kernels.cpu import integers
 from mini_vllm.kernels.cpu.buffers import Buffers
 from mini_vllm.kernels.cpu.compiled import entry
 from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS
@@ -254,3 +259,32 @@ def rows_from_panels(matrix: Tensor, rows: int, columns: int) -> Tensor:
 def test_panels_hold_the_rows(dtype: torch.dtype, rows: int, columns: int) -> None:
     numbers = torch.randn(rows, columns).to(dtype)
     assert rows_from_panels(in_panels(numbers), rows, columns).equal(numbers.float())
+
+
+_WITH_OTHER_DOTS = """
+import sys
+import pytest
+from mini_vllm.kernels.cpu import integers
+integers._DOTS = int(sys.argv[1])
+sys.exit(pytest.main(["-p", "no:cacheprovider", *sys.argv[2:]]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("lanes", [0, 8])
+def test_products_of_integers_on_other_processors(lanes: int, tmp_path: Path) -> None:
+    """With no instruction for four products and their sum, and with one of half the width."""
+    if lanes and not integers._DOTS:
+        pytest.skip("this processor has no such instruction")
+    tests = [
+        f"{__file__}::{test_a_product_is_what_dequantized_weights_give.__name__}[{form}]"
+        for form in ("int8", "q4_1")
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", _WITH_OTHER_DOTS, str(lanes), *tests],
+        env=os.environ | {"MINI_VLLM_KERNEL_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout
+    assert "2 passed" in done.stdout

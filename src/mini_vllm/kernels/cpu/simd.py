@@ -45,10 +45,8 @@ I8, I16, I32, I64 = (ir.IntType(bits) for bits in (8, 16, 32, 64))
 F32, F16 = ir.FloatType(), ir.HalfType()
 FLOATS, INTS = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
 SHORTS = ir.VectorType(I16, 2 * LANES)
-HALF_FLOATS, HALF_SHORTS = ir.VectorType(F32, LANES // 2), ir.VectorType(I16, LANES)
 
 float_vector = Vector("float_vector", F32)
-int_vector = Vector("int_vector", I32)
 
 
 def load(b: ir.IRBuilder, address: Any, kind: ir.Type, offset: int = 0) -> Any:
