@@ -121,7 +121,7 @@ def attend_to(step: Step, part: int) -> Tensor:
         for token, context in enumerate(step.contexts)
         for start in range(0, context, part)
     ]
-    nothing = np.empty((0, 4), np.int64), np.empty((0, 2), np.int64)
+    nothing = np.empty((0, 3), np.int64), np.empty((0, 2), np.int64)
     return attend_to_parts(step, np.arange(len(step.contexts)), np.array(parts), *nothing)
 
 
@@ -223,7 +223,7 @@ def cut_up(step: Step) -> list[list[int]]:
     sequences, parts, shared, sharers, _ = step.work()
     positions: list[list[int]] = [[] for _ in step.q]
     table = step.block_table
-    for _, first, count, length in shared.tolist():
+    for first, count, length in shared.tolist():
         assert count <= QUERY_BLOCK
         tokens, own = sharers[first : first + count].T
         assert (parts[own, 0] == tokens).all()
@@ -281,7 +281,7 @@ def test_tokens_behind_one_prefix(
     step.share(list(range(0, 2 * sharers, 2)), length)
     step.share(list(range(1, 2 * sharers, 2)), length - TILE)
     sequences, parts, shared, members, _ = step.work()
-    lengths = {int(positions) for positions in shared[:, 3]}
+    lengths = {int(positions) for positions in shared[:, 2]}
     assert length in lengths
-    assert shared[:, 2].sum() >= sharers
+    assert shared[:, 1].sum() >= sharers
     assert_attended(attend_to_parts(step, sequences, parts, shared, members), step)

@@ -101,12 +101,9 @@ class InputBatch:
         requests = list(scheduled.num_scheduled_tokens)
         counts = np.fromiter(scheduled.num_scheduled_tokens.values(), np.int64, len(requests))
         size = len(requests)
-        if single := bool((counts == 1).all()):
-            order = np.arange(size)
-        else:
-            order = np.argsort(counts != 1, kind="stable")
-            requests = [requests[i] for i in order]
-            counts = counts[order]
+        order = np.argsort(counts != 1, kind="stable")
+        requests = [requests[i] for i in order]
+        counts = counts[order]
         rows = np.fromiter((row_of[r.request_id] for r in requests), np.int64, size)
         ends = np.fromiter((r.num_computed_tokens for r in requests), np.int64, size)
         num_tokens = self.num_tokens[rows]
@@ -118,17 +115,16 @@ class InputBatch:
             ends=ends,
             samples=ends >= num_tokens,
             num_drafts=np.maximum(ends - num_tokens, 0) if has_drafts else None,
-            flat=self.flatten(rows, counts, ends, single),
+            flat=self.flatten(rows, counts, ends),
         )
 
-    def flatten(
-        self, rows: np.ndarray, counts: np.ndarray, ends: np.ndarray, single: bool = False
-    ) -> FlatBatch:
+    def flatten(self, rows: np.ndarray, counts: np.ndarray, ends: np.ndarray) -> FlatBatch:
         """The `counts` tokens of each of `rows` that come before its `ends`; all int64 [S].
 
-        Rows with one token must come first; `single` says that all are such.
+        Rows with one token must come first.
         """
-        if single:
+        num_decodes = int((counts == 1).sum())
+        if num_decodes == len(rows):
             # Most steps are such, and come when a cache is full of weights: each line counts.
             query_start, flat_rows, positions = np.arange(len(rows) + 1), rows, ends - 1
         else:
@@ -146,7 +142,7 @@ class InputBatch:
             seq_lens=torch.from_numpy(ends),
             block_table=torch.from_numpy(self._block_table[rows, :max_blocks]),
             slot_mapping=torch.from_numpy(slots),
-            num_decodes=len(rows) if single else int((counts == 1).sum()),
+            num_decodes=num_decodes,
             query_lens=counts.tolist(),
             context_lens=ends.tolist(),
         )

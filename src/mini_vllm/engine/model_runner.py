@@ -118,8 +118,8 @@ class ModelRunner:
             return sampled, logprobs
         batch, rows, last = self.batch, inputs.rows[samples], inputs.flat.last_token[samples]
         order = inputs.order[samples].tolist()
-        picked = hidden if len(last) == len(hidden) else hidden[last]
         if inputs.num_drafts is None:
+            picked = hidden if len(last) == len(hidden) else hidden[last]
             found: dict[int, TokenLogprobs] = {}
             if batch.sampling.needs[rows].any():
                 logits = self.decoder.logits(picked)

@@ -85,14 +85,7 @@ class CPUDecoder(Decoder):
             0,
             config.rms_norm_eps,
         )
-        self._buffers = Buffers(
-            config.hidden_size,
-            config.intermediate_size,
-            config.num_attention_heads,
-            config.num_key_value_heads,
-            config.head_dim,
-            self._threads,
-        )
+        self._buffers = Buffers(*self._sizes[:5], self._threads)
         self._prompt_room = room_for_prompts(self._threads, group, config.head_dim)
         if take_over:
             self.weights = DecoderWeights(

@@ -19,6 +19,7 @@ from numba import njit
 from mini_vllm.kernels.cpu.compiled import entry
 from mini_vllm.kernels.cpu.online_softmax import TILE
 from mini_vllm.kernels.cpu.prompt_attention import QUERY_BLOCK
+from mini_vllm.kernels.cpu.simd import LANES
 
 LEAST_PART, MOST_PART = 64, 256
 """Positions of a context that one thread attends to at a time: few where there is little."""
@@ -42,25 +43,28 @@ def _common_prefix(tables, members, limit):
 
 @njit
 def _find_shared(tables, tokens, sequences, contexts, block_size):
-    """How many positions each of `tokens` shares, and the first of those it shares them with."""
-    shared, leader = np.zeros(len(tokens), np.int64), np.zeros(len(tokens), np.int64)
+    """The `groups [G, 3]` that share: the first in `order [n]`, how many, and their positions.
+
+    `order` puts those of `tokens` side by side whose contexts begin with the same block.
+    """
     owners = sequences[tokens]
     order = np.argsort(tables[owners, 0], kind="mergesort")
-    begin = 0
+    groups = np.empty((len(tokens) // LEAST_SHARERS, 3), np.int64)
+    count = begin = 0
     while begin < len(order):
         end, block = begin + 1, tables[owners[order[begin]], 0]
         while end < len(order) and tables[owners[order[end]], 0] == block:
             end += 1
         if end - begin >= LEAST_SHARERS:
-            group = order[begin:end]
+            members = order[begin:end]
             # A token's own position is its last.
-            limit = (contexts[group].min() - 1) // block_size
-            common = _common_prefix(tables, owners[group], limit) * block_size // TILE * TILE
+            limit = (contexts[members].min() - 1) // block_size
+            common = _common_prefix(tables, owners[members], limit) * block_size // TILE * TILE
             if common >= LEAST_SHARED:
-                shared[group] = common
-                leader[group] = begin
+                groups[count] = (begin, end - begin, common)
+                count += 1
         begin = end
-    return shared, leader, order
+    return order, groups[:count]
 
 
 @njit
@@ -69,7 +73,7 @@ def _part_size(contexts, threads):
     if len(contexts) < 4 * threads:
         longest = contexts.max()
         parts = threads * ((longest + threads * MOST_PART - 1) // (threads * MOST_PART))
-        return (longest + 16 * parts - 1) // (16 * parts) * 16
+        return (longest + LANES * parts - 1) // (LANES * parts) * LANES
     share = contexts.sum() // (4 * threads)
     return min(max(share // LEAST_PART * LEAST_PART, LEAST_PART), MOST_PART)
 
@@ -113,7 +117,7 @@ def attention_work(query_start, seq_lens, tables, block_size, kv_heads, threads)
             num_blocks += 1
     if not len(tokens):
         nothing = np.empty((0, 3), np.int64)
-        return sequences, nothing, np.empty((0, 4), np.int64), np.empty((0, 2), np.int64), blocks
+        return sequences, nothing, nothing, np.empty((0, 2), np.int64), blocks
     parts, shared, sharers = _single_tokens(
         tokens, sequences, positions[tokens] + 1, tables, block_size, kv_heads, threads
     )
@@ -123,7 +127,10 @@ def attention_work(query_start, seq_lens, tables, block_size, kv_heads, threads)
 @njit
 def _single_tokens(tokens, sequences, contexts, tables, block_size, kv_heads, threads):
     """The `parts`, `shared` and `sharers` of tokens that go one by one."""
-    start, leader, order = _find_shared(tables, tokens, sequences, contexts, block_size)
+    order, groups = _find_shared(tables, tokens, sequences, contexts, block_size)
+    start = np.zeros(len(tokens), np.int64)
+    for begin, members, positions in groups:
+        start[order[begin : begin + members]] = positions
     size = _part_size(contexts - start, threads)
     counts = (contexts - start + size - 1) // size + (start > 0)
     first = np.cumsum(counts) - counts
@@ -140,28 +147,19 @@ def _single_tokens(tokens, sequences, contexts, tables, block_size, kv_heads, th
             place += 1
     for i in range(len(order)):
         sharers[i] = (tokens[order[i]], first[order[i]])
-    return parts, _blocks_of_sharers(order, start, leader, kv_heads, threads), sharers
+    return parts, _blocks_of_sharers(groups, kv_heads, threads), sharers
 
 
 @njit
-def _blocks_of_sharers(order, start, leader, kv_heads, threads):
-    """`shared [B, 4]`: the sharers of each group, as many at a time as lets all threads work."""
-    num_sharers, together = 0, QUERY_BLOCK
-    for i in range(len(order)):
-        num_sharers += start[order[i]] > 0
-    while together > 16 and num_sharers * kv_heads < 2 * threads * together:
+def _blocks_of_sharers(groups, kv_heads, threads):
+    """`shared [B, 3]`: groups cut into as many sharers at a time as let all threads work."""
+    together = QUERY_BLOCK
+    while together > 16 and groups[:, 1].sum() * kv_heads < 2 * threads * together:
         together //= 2
-    shared = np.empty((num_sharers, 4), np.int64)
-    count = i = 0
-    while i < len(order):
-        if not start[order[i]]:
-            i += 1
-            continue
-        end = i
-        while end < min(i + together, len(order)) and start[order[end]] > 0:
-            if leader[order[end]] != leader[order[i]]:
-                break
-            end += 1
-        shared[count] = (order[i], i, end - i, start[order[i]])
-        count, i = count + 1, end
-    return shared[:count]
+    shared = np.empty((((groups[:, 1] + together - 1) // together).sum(), 3), np.int64)
+    count = 0
+    for begin, members, positions in groups:
+        for first in range(begin, begin + members, together):
+            shared[count] = (first, min(together, begin + members - first), positions)
+            count += 1
+    return shared

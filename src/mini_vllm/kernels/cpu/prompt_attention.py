@@ -359,8 +359,8 @@ def attend_shared(
 
     Args:
         q, k_cache, v_cache, tables, sequences: as `attention.attend` takes them.
-        shared: int64 `[B, 4]`: a number that means nothing here, the first of `sharers`, how many
-            (at most `QUERY_BLOCK`), and the positions that they share.
+        shared: int64 `[B, 3]`: the first of `sharers`, how many (at most `QUERY_BLOCK`), and the
+            positions that they share.
         sharers: int64 `[n, 2]`: a token, and which part of its attention this is.
         sums, states: of all parts, as `attend` merges them.
         room: float32 `[threads, n]`, see `room_for_prompts`.
@@ -373,7 +373,7 @@ def attend_shared(
         mine = _room_at(row_at(rooms, worker), group, dim)
         for item in range(worker * items // workers, (worker + 1) * items // workers):
             block, kv_head = item // kv_heads, item % kv_heads
-            first, count, length = shared[block, 1], shared[block, 2], shared[block, 3]
+            first, count, length = shared[block, 0], shared[block, 1], shared[block, 2]
             members = row_at(sharer_rows, first)
             table = row_at(table_rows, sequences[sharers[first, 0]])
             _take_context(
