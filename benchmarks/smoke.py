@@ -22,10 +22,11 @@ import torch
 from torch import Tensor
 
 from mini_vllm.kernels import reference
-from mini_vllm.kernels.cpu.attention import attend
+from mini_vllm.kernels.cpu.attention_work import attention_work
 from mini_vllm.kernels.cpu.buffers import Buffers
-from mini_vllm.kernels.cpu.formats import FLOAT, FORMATS
-from mini_vllm.kernels.cpu.prompt_attention import QUERY_BLOCK, attend_prompts, room_for_prompts
+from mini_vllm.kernels.cpu.formats import FORMATS
+from mini_vllm.kernels.cpu.paged_attention import paged_attention
+from mini_vllm.kernels.cpu.prompt_attention import room_for_prompts
 from mini_vllm.kernels.metadata import AttentionMetadata
 from mini_vllm.model.config import ModelConfig
 from mini_vllm.model.cpu_decoder import CPUDecoder
@@ -34,8 +35,8 @@ from mini_vllm.model.loader import load_model
 
 MODEL, BLOCK_SIZE = "smollm2-135m", 16
 STEP_CONTEXT, LONG_CONTEXT, PROMPT = 64, 2048, 512
-SEQUENCES, PART = 4, 256
-"""Of the attention over a long context: how many, and positions that a thread takes at a time."""
+SEQUENCES = 4
+"""Of the attention over a long context."""
 SECONDS, LEAST_ROUNDS = 1.5, 8
 """How long two contenders take turns, at least so many times."""
 
@@ -118,50 +119,38 @@ def step(decoder: Decoder) -> Callable[[], object]:
 
 
 def attention_over_a_long_context(config: ModelConfig, dtype: torch.dtype) -> Comparison:
-    meta = layout(SEQUENCES, 1, LONG_CONTEXT)
-    caches = random_caches(config, meta.block_table.numel(), dtype)
-    heads, kv_heads, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-    q = torch.randn(SEQUENCES, heads, dim).to(dtype)
-    parts = np.array(
-        [
-            (sequence, start, start + PART)
-            for sequence in range(SEQUENCES)
-            for start in range(0, LONG_CONTEXT, PART)
-        ]
-    )
-    buffers = Buffers(1, 1, heads, kv_heads, dim).step(SEQUENCES, len(parts))
-
-    def kernel() -> None:
-        attend(
-            marker(dtype), q.view(torch.uint8).numpy(), *(c.data_ptr() for c in caches),
-            meta.block_table.numpy(), np.arange(SEQUENCES), parts, BLOCK_SIZE, kv_heads, dim,
-            dim**-0.5, FLOAT, buffers.attended, buffers.scores, buffers.sums, buffers.states,
-            buffers.scratch,
-        )  # fmt: skip
-
-    ratio = turns(lambda: reference.paged_attention(q, *caches, meta, dim**-0.5), kernel)
+    ratio = attention_of(layout(SEQUENCES, 1, LONG_CONTEXT), config, dtype)
     name = f"attention of {SEQUENCES} tokens over {LONG_CONTEXT}, against torch's"
     return Comparison(name, ratio, 1.0)
 
 
 def attention_of_a_prompt(config: ModelConfig, dtype: torch.dtype) -> Comparison:
-    meta = layout(1, PROMPT, PROMPT)
+    ratio = attention_of(layout(1, PROMPT, PROMPT), config, dtype)
+    return Comparison(f"attention of a prompt of {PROMPT}, against torch's", ratio, 0.8)
+
+
+def attention_of(meta: AttentionMetadata, config: ModelConfig, dtype: torch.dtype) -> float:
+    """How many times as fast a layer's attention is as plain torch's."""
     caches = random_caches(config, meta.block_table.numel(), dtype)
     heads, kv_heads, dim = config.num_attention_heads, config.num_key_value_heads, config.head_dim
-    q = torch.randn(PROMPT, heads, dim).to(dtype)
-    out = torch.empty_like(q)
-    blocks = np.array([(0, start, start, QUERY_BLOCK) for start in range(0, PROMPT, QUERY_BLOCK)])
-    room = room_for_prompts(torch.get_num_threads(), heads // kv_heads, dim)
+    q = torch.randn(sum(meta.query_lens), heads, dim).to(dtype)
+    out, threads = torch.empty_like(q), torch.get_num_threads()
+    tables = meta.block_table.numpy()
+    sequences, parts, *others = attention_work(
+        meta.query_start_loc.numpy(), meta.seq_lens.numpy(), tables, BLOCK_SIZE, kv_heads, threads
+    )
+    buffers = Buffers(1, 1, heads, kv_heads, dim, threads)
+    room = room_for_prompts(threads, heads // kv_heads, dim)
 
     def kernel() -> None:
-        attend_prompts(
-            marker(dtype), memory(q), *(c.data_ptr() for c in caches), meta.block_table.numpy(),
-            blocks, BLOCK_SIZE, kv_heads, dim, dim**-0.5, marker(dtype), memory(out),
-            room,
+        paged_attention(
+            buffers.hall, marker(dtype), q.view(torch.uint8).numpy(),
+            *(cache.data_ptr() for cache in caches), tables, sequences, parts, *others, BLOCK_SIZE,
+            kv_heads, dim, dim**-0.5, marker(dtype), memory(out),
+            buffers.step(len(q), len(parts)), room,
         )  # fmt: skip
 
-    ratio = turns(lambda: reference.paged_attention(q, *caches, meta, dim**-0.5), kernel)
-    return Comparison(f"attention of a prompt of {PROMPT}, against torch's", ratio, 0.8)
+    return turns(lambda: reference.paged_attention(q, *caches, meta, dim**-0.5), kernel)
 
 
 def layout(sequences: int, queries: int, context: int) -> AttentionMetadata:

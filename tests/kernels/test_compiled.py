@@ -13,10 +13,10 @@ ROOT = Path(__file__).parents[2]
 GATE = """
 import numpy as np
 from mini_vllm.kernels.cpu.formats import FLOAT
-from mini_vllm.kernels.cpu.matmul import rows_of_panels as kernel
-w, out = np.arange(64 * 32, dtype=np.float32), np.empty((2, 32), np.float32)
-kernel(FLOAT, w.ctypes.data, np.array([0, 5]), out)
-assert (out[1] == 5 + 64 * np.arange(32)).all(), out
+from mini_vllm.kernels.cpu.matmul import panels as kernel
+w, out = np.arange(64 * 32, dtype=np.float32), np.empty((32, 64), np.float32)
+kernel(FLOAT, w.ctypes.data, 64, 32, out.ctypes.data)
+assert (out == w.reshape(64, 32).T).all(), out
 print(sum(kernel.stats.cache_hits.values()), sum(kernel.stats.cache_misses.values()))
 """
 """The smallest of the kernels; prints how often it was found in the cache, and how often not."""

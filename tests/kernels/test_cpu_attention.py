@@ -14,7 +14,6 @@ from torch import Tensor
 
 from kernels.paging import attention_metadata, dense_attention_of_all, shuffled_block_tables
 from mini_vllm.kernels import reference
-from mini_vllm.kernels.cpu.attention import attend
 from mini_vllm.kernels.cpu.attention_work import (
     FEW_QUERIES,
     LEAST_SHARED,
@@ -24,12 +23,8 @@ from mini_vllm.kernels.cpu.attention_work import (
 from mini_vllm.kernels.cpu.buffers import Buffers
 from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS
 from mini_vllm.kernels.cpu.online_softmax import TILE
-from mini_vllm.kernels.cpu.prompt_attention import (
-    QUERY_BLOCK,
-    attend_prompts,
-    attend_shared,
-    room_for_prompts,
-)
+from mini_vllm.kernels.cpu.paged_attention import paged_attention
+from mini_vllm.kernels.cpu.prompt_attention import QUERY_BLOCK, room_for_prompts
 
 DTYPES = (torch.float32, torch.bfloat16)
 WORKERS = 2
@@ -114,55 +109,50 @@ def memory(tensor: Tensor) -> np.ndarray:
     return tensor.numpy()
 
 
+NO_PARTS, NO_SHARERS, NO_BLOCKS = (np.empty((0, width), np.int64) for width in (3, 2, 4))
+
+
 def attend_to(step: Step, part: int) -> Tensor:
-    """Each sequence's one token by `attend`, contexts cut into parts of so many positions."""
+    """Each sequence's one token, contexts cut into parts of so many positions."""
     parts = [
         (token, start, min(start + part, context))
         for token, context in enumerate(step.contexts)
         for start in range(0, context, part)
     ]
-    nothing = np.empty((0, 3), np.int64), np.empty((0, 2), np.int64)
-    return attend_to_parts(step, np.arange(len(step.contexts)), np.array(parts), *nothing)
-
-
-def attend_to_parts(
-    step: Step, sequences: np.ndarray, parts: np.ndarray, shared: np.ndarray, sharers: np.ndarray
-) -> Tensor:
-    """What tokens share by `attend_shared`, and the rest by `attend`."""
-    shape, tokens = step.shape, len(step.q)
-    heads = shape.kv_heads * shape.group
-    buffers = Buffers(1, 1, heads, shape.kv_heads, shape.dim).step(tokens, len(parts))
-    packed = F.pad(step.q, (0, -shape.dim % CHUNK)).contiguous()
-    out = torch.full_like(step.q, torch.nan)
-    caches = step.k_cache.data_ptr(), step.v_cache.data_ptr()
-    q = packed.view(torch.uint8).numpy()
-    attend_shared(
-        step.marker, q, *caches, step.block_table, sequences, shared, sharers, shape.block_size,
-        shape.kv_heads, shape.dim, step.scale, buffers.sums, buffers.states,
-        room_for_prompts(WORKERS, shape.group, shape.dim),
-    )  # fmt: skip
-    attend(
-        step.marker, q, *caches, step.block_table, sequences, parts, shape.block_size,
-        shape.kv_heads, shape.dim, step.scale, step.marker, memory(out), buffers.scores,
-        buffers.sums, buffers.states, buffers.scratch,
-    )  # fmt: skip
-    return out
+    sequences = np.arange(len(step.contexts))
+    return attend_to_all(step, sequences, np.array(parts), NO_PARTS, NO_SHARERS, NO_BLOCKS)
 
 
 def attend_to_prompts(step: Step) -> Tensor:
-    """Each sequence's queries by `attend_prompts`, in blocks as long as they may be."""
-    shape = step.shape
+    """Each sequence's queries together, in blocks as long as they may be."""
     blocks, token = [], 0
     for sequence, (count, context) in enumerate(zip(step.queries, step.contexts, strict=True)):
         for start in range(0, count, QUERY_BLOCK):
             size = min(QUERY_BLOCK, count - start)
             blocks.append((sequence, token + start, context - count + start, size))
         token += count
+    nothing = np.empty(0, np.int64), NO_PARTS, NO_PARTS, NO_SHARERS
+    return attend_to_all(step, *nothing, np.array(blocks))
+
+
+def attend_to_all(
+    step: Step,
+    sequences: np.ndarray,
+    parts: np.ndarray,
+    shared: np.ndarray,
+    sharers: np.ndarray,
+    blocks: np.ndarray,
+) -> Tensor:
+    shape, tokens = step.shape, len(step.q)
+    heads = shape.kv_heads * shape.group
+    buffers = Buffers(1, 1, heads, shape.kv_heads, shape.dim)
+    packed = F.pad(step.q, (0, -shape.dim % CHUNK)).contiguous()
     out = torch.full_like(step.q, torch.nan)
-    attend_prompts(
-        step.marker, memory(step.q), step.k_cache.data_ptr(), step.v_cache.data_ptr(),
-        step.block_table, np.array(blocks), shape.block_size, shape.kv_heads, shape.dim, step.scale,
-        step.marker, memory(out), room_for_prompts(WORKERS, shape.group, shape.dim),
+    paged_attention(
+        buffers.hall, step.marker, packed.view(torch.uint8).numpy(), step.k_cache.data_ptr(),
+        step.v_cache.data_ptr(), step.block_table, sequences, parts, shared, sharers, blocks,
+        shape.block_size, shape.kv_heads, shape.dim, step.scale, step.marker, memory(out),
+        buffers.step(tokens, len(parts)), room_for_prompts(WORKERS, shape.group, shape.dim),
     )  # fmt: skip
     return out
 
@@ -280,8 +270,8 @@ def test_tokens_behind_one_prefix(
     step = Step(shape, dtype, [*((1, length + n) for n in own), (1, 30)])
     step.share(list(range(0, 2 * sharers, 2)), length)
     step.share(list(range(1, 2 * sharers, 2)), length - TILE)
-    sequences, parts, shared, members, _ = step.work()
+    sequences, parts, shared, members, blocks = step.work()
     lengths = {int(positions) for positions in shared[:, 2]}
     assert length in lengths
     assert shared[:, 1].sum() >= sharers
-    assert_attended(attend_to_parts(step, sequences, parts, shared, members), step)
+    assert_attended(attend_to_all(step, sequences, parts, shared, members, blocks), step)

@@ -14,30 +14,44 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numba import prange
 from torch import Tensor
 
 from mini_vllm.kernels.cpu import integers
 from mini_vllm.kernels.cpu.buffers import Buffers
 from mini_vllm.kernels.cpu.compiled import entry
+from mini_vllm.kernels.cpu.crew import join, new_hall, open_hall
 from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS
-from mini_vllm.kernels.cpu.integers import INTEGER_ROWS, panels_of_integers, rows_of_integers
+from mini_vllm.kernels.cpu.integers import INTEGER_ROWS, panels_of_integers
 from mini_vllm.kernels.cpu.layers import head_argmax, head_logits
-from mini_vllm.kernels.cpu.matmul import PANEL, matmul, pack_row, panels, rows_of_panels
+from mini_vllm.kernels.cpu.matmul import PANEL, matmul, pack_row, panels, unpack_row
 from mini_vllm.kernels.cpu.simd import row_at, rows_of
 from mini_vllm.kernels.quantized import BLOCK_BYTES, QuantizedMatrix, quantize
 
+THREADS = 2
 TOKENS = (1, 2, 3, 5, 8, 9, 16, 17, 33)
 BLOCKS = tuple(BLOCK_BYTES)
 QUANTIZED = ("int8", *BLOCKS)
 
 
-@entry()
-def pack_and_multiply(form, w, scale, bias, rows, x, packed, out, add):
+@entry(parallel=True)
+def pack_and_multiply(hall, form, w, scale, bias, rows, x, packed, out, add):
     """`matmul` as a layer calls it, kept among the compiled kernels."""
     for token in range(len(x)):
         target = row_at(rows_of(packed), token)
         pack_row(form, row_at(rows_of(x), token), x.shape[1], target)
-    matmul(form, w, scale, bias, rows, x.shape[1], rows_of(packed), rows_of(out), len(x), add)
+    hall_, columns = open_hall(hall), x.shape[1]
+    x_rows, out_rows = rows_of(packed), rows_of(out)
+    for _ in prange(THREADS):
+        crew = join(hall_, THREADS)
+        if crew.size:
+            matmul(crew, form, w, scale, bias, rows, columns, x_rows, out_rows, len(x), add)
+
+
+@entry()
+def unpack_rows(form, w, scale, picked, out):
+    for i in range(len(picked)):
+        unpack_row(form, w, scale, picked[i], out.shape[1], row_at(rows_of(out), i))
 
 
 @dataclass(frozen=True)
@@ -103,7 +117,7 @@ def room(tokens: int, columns: int) -> np.ndarray:
 def product(weights: Weights, x: Tensor, bias: Tensor | None, before: Tensor | None) -> Tensor:
     out = torch.full((len(x), len(weights.exact)), torch.nan) if before is None else before.clone()
     pack_and_multiply(
-        FORMATS[weights.form].marker, weights.address, weights.scale,
+        new_hall(), FORMATS[weights.form].marker, weights.address, weights.scale,
         0 if bias is None else bias.data_ptr(), len(weights.exact), x.numpy(),
         room(*x.shape), out.numpy(), before is not None,
     )  # fmt: skip
@@ -204,13 +218,13 @@ def test_the_head_and_its_argmax_agree(form: str, tokens: int) -> None:
     torch.manual_seed(tokens)
     rows, columns = 1000, 64  # neither whole tiles of the vocabulary, nor as many for each thread
     weights, x = random_weights(form, rows, columns), torch.randn(tokens, columns)
-    buffers = Buffers(columns, 1, 1, 1, CHUNK)
+    buffers = Buffers(columns, 1, 1, 1, CHUNK, THREADS)
     where = (FORMATS[form].marker, weights.address, weights.scale, rows, x.numpy())
     logits = np.empty((tokens, rows), np.float32)
-    head_logits(*where, buffers.packed(tokens), logits)
+    head_logits(buffers.hall, THREADS, *where, buffers.packed(tokens), logits)
     assert_product(torch.from_numpy(logits), weights, x, x.double() @ weights.exact.T)
     likeliest = np.full(tokens, -1)
-    head_argmax(*where, buffers.packed(tokens), *buffers.argmax(tokens), likeliest)
+    head_argmax(buffers.hall, *where, buffers.packed(tokens), *buffers.argmax(tokens), likeliest)
     assert likeliest.tolist() == logits.argmax(axis=1).tolist()
 
 
@@ -220,10 +234,10 @@ def test_of_equal_logits_the_first_is_the_likeliest(rows: int) -> None:
     numbers[rows // 2 :] = 1
     weights = Weights("float32", numbers.double(), in_panels(numbers), None)
     x = np.ones((1, 32), np.float32)
-    buffers = Buffers(32, 1, 1, 1, CHUNK)
+    buffers = Buffers(32, 1, 1, 1, CHUNK, THREADS)
     likeliest = np.full(1, -1)
     head_argmax(
-        FORMATS["float32"].marker, weights.address, 0, rows, x,
+        buffers.hall, FORMATS["float32"].marker, weights.address, 0, rows, x,
         buffers.packed(1), *buffers.argmax(1), likeliest,
     )  # fmt: skip
     assert likeliest.tolist() == [rows // 2]
@@ -242,7 +256,7 @@ def test_panels_of_integers_mean_what_the_rows_did(form: str, in_place: bool) ->
     data = matrix.data if in_place else quantized_weights(matrix).data
     if in_place:
         panels_of_integers(marker, data.data_ptr(), rows, 96, data.data_ptr())
-    rows_of_integers(marker, data.data_ptr(), scale, picked.numpy(), out.numpy())
+    unpack_rows(marker, data.data_ptr(), scale, picked.numpy(), out.numpy())
     torch.testing.assert_close(out, want, atol=1e-6, rtol=1e-6)
 
 
@@ -250,7 +264,7 @@ def rows_from_panels(matrix: Tensor, rows: int, columns: int) -> Tensor:
     form = str(matrix.dtype).removeprefix("torch.")
     out = torch.full((rows, columns), torch.nan)
     picked = np.arange(rows)
-    rows_of_panels(FORMATS[form].marker, matrix.data_ptr(), picked, out.numpy())
+    unpack_rows(FORMATS[form].marker, matrix.data_ptr(), 0, picked, out.numpy())
     return out
 
 

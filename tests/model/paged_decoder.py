@@ -26,10 +26,16 @@ class PagedDecoder:
         ]
         self._computed = [0] * len(lengths)
 
-    @torch.inference_mode()
     def step(self, tokens: dict[int, list[int]]) -> dict[int, Tensor]:
         """Logits of the next tokens of some sequences, all in one forward pass."""
-        order = sorted(tokens, key=lambda seq: len(tokens[seq]) > 1)
+        order = in_order(tokens)
+        logits = self.logits_of(tokens)
+        return dict(zip(order, logits.split([len(tokens[seq]) for seq in order]), strict=True))
+
+    @torch.inference_mode()
+    def logits_of(self, tokens: dict[int, list[int]], wanted: Tensor | None = None) -> Tensor:
+        """Logits of a step's `wanted` tokens, or of all, sequences `in_order`."""
+        order = in_order(tokens)
         queries = [len(tokens[seq]) for seq in order]
         starts = [self._computed[seq] for seq in order]
         contexts = [start + n for start, n in zip(starts, queries, strict=True)]
@@ -38,7 +44,12 @@ class PagedDecoder:
         )
         ids = torch.tensor([token for seq in order for token in tokens[seq]])
         positions = torch.cat([torch.arange(s, c) for s, c in zip(starts, contexts, strict=True)])
-        hidden = self._decoder.forward(ids, positions, self.caches, meta)
+        hidden = self._decoder.forward(ids, positions, self.caches, meta, wanted)
         for seq, context in zip(order, contexts, strict=True):
             self._computed[seq] = context
-        return dict(zip(order, self._decoder.logits(hidden).split(queries), strict=True))
+        return self._decoder.logits(hidden)
+
+
+def in_order(tokens: dict[int, list[int]]) -> list[int]:
+    """Sequences with one token come first."""
+    return sorted(tokens, key=lambda seq: len(tokens[seq]) > 1)

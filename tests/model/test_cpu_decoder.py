@@ -14,7 +14,7 @@ from torch import Tensor
 
 from families import FAMILIES, save_family, save_wide
 from mini_vllm.kernels import reference as kernels
-from mini_vllm.kernels.cpu.layers import SHARED_FROM, SLAB
+from mini_vllm.kernels.cpu.layers import OWN_FROM, SLAB
 from mini_vllm.kernels.quantized import Matrix, QuantizedMatrix
 from mini_vllm.model.cpu_decoder import CPUDecoder
 from mini_vllm.model.decoder import Decoder
@@ -30,8 +30,8 @@ LENGTHS = (61, 7, 34, 96)
 CHUNKS = (49, 1, 34, 90)
 """In the first step the threads share the tokens, in slabs; in later ones they share matrices."""
 THREADS = 2
-assert sum(CHUNKS) >= THREADS * max(SHARED_FROM, SLAB + 1)
-assert sum(LENGTHS) - sum(CHUNKS) < THREADS * SHARED_FROM
+assert sum(CHUNKS) >= THREADS * max(OWN_FROM, SLAB + 1)
+assert sum(LENGTHS) - sum(CHUNKS) < THREADS * OWN_FROM
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -99,6 +99,18 @@ def family(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
 
 def test_a_family(family: Decoder) -> None:
     torch.testing.assert_close(run(compiled(family)), run(family), atol=1e-3, rtol=1e-5)
+
+
+@pytest.mark.parametrize("every", [1, 2, 70, 200, 1000])
+def test_only_what_is_wanted_is_computed_to_the_end(family: Decoder, every: int) -> None:
+    """All, some, one or none of a step's tokens; the next step finds the keys of all."""
+    plain, fast = (PagedDecoder(d, list(LENGTHS)) for d in (family, compiled(family)))
+    for start, end in ((0, 90), (90, 95), (95, 96)):
+        step = {i: list(range(start, min(end, n))) for i, n in enumerate(LENGTHS) if n > start}
+        want = plain.logits_of(step)
+        wanted = torch.arange(len(want))[every - 1 :: every]
+        got = fast.logits_of(step, wanted)
+        torch.testing.assert_close(got, want[wanted], atol=1e-3, rtol=1e-5)
 
 
 @pytest.fixture(scope="module")

@@ -17,10 +17,15 @@ from torch import Tensor
 from mini_vllm.kernels.cpu import layers as kernels
 from mini_vllm.kernels.cpu.attention_work import attention_work
 from mini_vllm.kernels.cpu.buffers import Buffers
-from mini_vllm.kernels.cpu.compiled import note_compiled, say_if_compiling, use_threads
+from mini_vllm.kernels.cpu.compiled import (
+    most_threads,
+    note_compiled,
+    say_if_compiling,
+    use_threads,
+)
 from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS, whole_chunks
-from mini_vllm.kernels.cpu.integers import INTEGER_ROWS, panels_of_integers, rows_of_integers
-from mini_vllm.kernels.cpu.matmul import PANEL, panels, rows_of_panels
+from mini_vllm.kernels.cpu.integers import INTEGER_ROWS, panels_of_integers
+from mini_vllm.kernels.cpu.matmul import PANEL, panels
 from mini_vllm.kernels.cpu.prompt_attention import room_for_prompts
 from mini_vllm.kernels.metadata import AttentionMetadata
 from mini_vllm.kernels.quantized import Matrix, QuantizedMatrix
@@ -46,17 +51,16 @@ class CPUDecoder(Decoder):
         self._kept: list[Tensor] = []
         self._dtype = weights.final_norm.dtype
         self._numbers = FORMATS[_name(weights.final_norm)].marker
-        self._head = self._embedding = self._arranged(weights.lm_head)
+        head = embedding = self._arranged(weights.lm_head)
         if weights.embedding is not weights.lm_head:
-            of_numbers = isinstance(weights.embedding, Tensor)
-            self._embedding = weights.embedding if of_numbers else self._arranged(weights.embedding)
+            embedding = self._arranged(weights.embedding)
         self._layers = np.zeros(config.num_hidden_layers, kernels.LAYER)
         for record, layer in zip(self._layers, weights.layers, strict=True):
             self._describe(record, layer)
         for i in config.nope_layers:
             self._layers["rope"][i] = 0
         self._runs: list[tuple[np.ndarray, ...]] = []
-        self._names = {_name(self._head)}
+        self._names = {_name(head), _name(embedding)}
         formats = [[_name(getattr(layer, name)) for name in MATRICES] for layer in weights.layers]
         start = 0
         for names, alike in groupby(formats):
@@ -65,17 +69,13 @@ class CPUDecoder(Decoder):
             self._runs.append((*markers, self._numbers, self._layers[start:end]))
             self._names.update(names)
             start = end
-        self._head_arguments = (
-            FORMATS[_name(self._head)].marker,
-            _address(self._head),
-            _scale(self._head),
-            config.vocab_size,
-        )
-        self._final_norm = self._floats(weights.final_norm)
+        self._head = *_described(head), config.vocab_size
+        self._embedding = _described(embedding)
+        self._last_norm = self._floats(weights.final_norm)
         self._rope = np.empty((0, 0), np.float32), np.empty((0, 0), np.float32)
         self._caches: KVCaches | None = None
         group = config.num_attention_heads // config.num_key_value_heads
-        self._threads = torch.get_num_threads()
+        self._threads = most_threads()
         self._sizes = kernels.Sizes(
             config.hidden_size,
             config.intermediate_size,
@@ -122,20 +122,13 @@ class CPUDecoder(Decoder):
         self._caches = None
         note_compiled(what)
 
-    def embed(self, input_ids: Tensor) -> Tensor:
-        embedding = self._embedding
-        out = torch.empty(len(input_ids), self.config.hidden_size)
-        if isinstance(embedding, QuantizedMatrix):
-            marker, address = FORMATS[embedding.format].marker, _address(embedding)
-            rows_of_integers(marker, address, _scale(embedding), input_ids.numpy(), out.numpy())
-            return out
-        if embedding is not self._head:
-            return super().embed(input_ids)
-        rows_of_panels(self._numbers, _address(embedding), input_ids.numpy(), out.numpy())
-        return out
-
     def forward(
-        self, input_ids: Tensor, positions: Tensor, kv_caches: KVCaches, meta: AttentionMetadata
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        kv_caches: KVCaches,
+        meta: AttentionMetadata,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """As `Decoder.forward`, in float32."""
         if kv_caches is not self._caches:
@@ -144,11 +137,7 @@ class CPUDecoder(Decoder):
                 record["k_cache"], record["v_cache"] = k_cache.data_ptr(), v_cache.data_ptr()
             self._sizes = self._sizes._replace(block_size=kv_caches[0][0].shape[1])
         use_threads(self._threads)
-        sizes = self._sizes
-        residual = self.embed(input_ids)
-        numbers = residual.numpy()
-        places = positions.numpy()
-        cos, sin = self._rotations(places)
+        sizes, token_ids = self._sizes, input_ids.numpy()
         tables = meta.block_table.numpy()
         sequences, parts, shared, sharers, blocks = attention_work(
             meta.query_start_loc.numpy(),
@@ -158,41 +147,42 @@ class CPUDecoder(Decoder):
             sizes.kv_heads,
             self._threads,
         )
-        step = (
-            sizes,
-            len(numbers),
-            meta.slot_mapping.numpy(),
-            cos,
-            sin,
-            tables,
-            sequences,
-            parts,
-            shared,
-            sharers,
-            blocks,
-            numbers,
-            self._buffers.step(len(numbers), len(parts)),
-            self._prompt_room,
-        )
-        for run in self._runs:
-            kernels.run_layers(*run, *step)
-        hidden = torch.empty_like(residual)
-        kernels.final_norm(len(numbers), self._final_norm, sizes.eps, numbers, hidden.numpy())
+        nothing = kept = token_ids[:0]
+        kept_blocks, num_wanted = blocks, len(token_ids)
+        if wanted is not None:
+            kept, num_wanted, first = wanted.numpy(), len(wanted), blocks[:, 1]
+            before, after = np.searchsorted(kept, (first, first + blocks[:, 3]))
+            kept_blocks = blocks[before < after]
+        hidden = torch.empty(num_wanted, sizes.hidden)
+        slots, places = meta.slot_mapping.numpy(), positions.numpy()
+        rotations = self._rotations(max(meta.context_lens))
+        buffers = self._buffers.step(len(token_ids), len(parts))
+        last = len(self._runs) - 1
+        for number, run in enumerate(self._runs):
+            kernels.run_layers(
+                self._buffers.hall, *run, sizes, *self._embedding,
+                nothing if number else token_ids, slots, places, *rotations, tables, sequences,
+                parts, shared, sharers, blocks, kept if number == last else nothing, kept_blocks,
+                buffers, self._prompt_room, self._last_norm if number == last and num_wanted else 0,
+                hidden.numpy(),
+            )  # fmt: skip
         return hidden
 
-    def _rotations(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Cosines and sines `[T, head_dim / 2]` of RoPE, from a table that grows with contexts."""
-        length = int(positions.max()) + 1
+    def _rotations(self, length: int) -> tuple[np.ndarray, np.ndarray]:
+        """Cosines and sines of RoPE `[positions, head_dim / 2]`; they grow with contexts."""
         if length > len(self._rope[0]):
             length = min(max(1024, 2 * length), max(length, self.config.max_position_embeddings))
             angles = torch.arange(length)[:, None].float() * self._frequencies
             self._rope = angles.cos().numpy(), angles.sin().numpy()
-        return self._rope[0][positions], self._rope[1][positions]
+        return self._rope
 
     def logits(self, hidden: Tensor) -> Tensor:
         packed = self._buffers.packed(len(hidden))
         out = torch.empty(len(hidden), self.config.vocab_size)
-        kernels.head_logits(*self._head_arguments, hidden.numpy(), packed, out.numpy())
+        kernels.head_logits(
+            self._buffers.hall, self._threads, *self._head, hidden.numpy(), packed,
+            out.numpy(),
+        )  # fmt: skip
         return out
 
     def greedy(self, hidden: Tensor) -> Tensor:
@@ -200,8 +190,9 @@ class CPUDecoder(Decoder):
         tiles, best, place = self._buffers.argmax(len(hidden))
         out = torch.empty(len(hidden), dtype=torch.int64)
         kernels.head_argmax(
-            *self._head_arguments, hidden.numpy(), packed, tiles, best, place, out.numpy()
-        )
+            self._buffers.hall, *self._head, hidden.numpy(), packed, tiles, best, place,
+            out.numpy(),
+        )  # fmt: skip
         return out
 
     def _describe(self, record: np.void, layer: LayerWeights) -> None:
@@ -255,6 +246,11 @@ def _name(matrix: Matrix) -> str:
     if isinstance(matrix, QuantizedMatrix):
         return matrix.format
     return str(matrix.dtype).removeprefix("torch.")
+
+
+def _described(matrix: Matrix) -> tuple[np.ndarray, int, int]:
+    """A matrix as kernels take it: the marker of its format, its address, and its scales'."""
+    return FORMATS[_name(matrix)].marker, _address(matrix), _scale(matrix)
 
 
 def _address(matrix: Matrix) -> int:

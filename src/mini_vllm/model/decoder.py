@@ -101,9 +101,12 @@ class Decoder:
         positions: Tensor,
         kv_caches: KVCaches,
         meta: AttentionMetadata,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """Hidden states `[T, hidden_size]` of token ids `[T]` at `positions [T]`, both int64.
 
+        If `wanted` is given, int64 `[W]` in ascending order, only those of these tokens are
+        returned, and others need not be computed further than to their keys and values.
         `kv_caches` has a pair `[num_blocks, block_size, kv_heads, head_dim]` for each layer, in the
         dtype of the weights; slots of T tokens are written. What describes the step may lie on the
         host, and is brought to the device.
@@ -116,7 +119,7 @@ class Decoder:
         angles = positions[:, None].float() * self._frequencies
         rope = angles.cos(), angles.sin()
 
-        residual = self.embed(input_ids).to(layers[0].input_norm.dtype)
+        residual = self._embed(input_ids).to(layers[0].input_norm.dtype)
         hidden = kernels.rms_norm(residual, layers[0].input_norm, eps)
         for i, (layer, next_norm, kv_cache) in enumerate(
             zip(layers, next_norms, kv_caches, strict=True)
@@ -126,9 +129,9 @@ class Decoder:
             hidden, residual = kernels.add_rms_norm(hidden, residual, layer.post_norm, eps)
             hidden = self._mlp(layer, hidden)
             hidden, residual = kernels.add_rms_norm(hidden, residual, next_norm, eps)
-        return hidden
+        return hidden if wanted is None else hidden[wanted.to(self.device)]
 
-    def embed(self, input_ids: Tensor) -> Tensor:
+    def _embed(self, input_ids: Tensor) -> Tensor:
         """Float32 rows of the embedding, `[T, hidden_size]`."""
         embedding = self.weights.embedding
         if isinstance(embedding, QuantizedMatrix):

@@ -67,14 +67,20 @@ class GPUDecoder(Decoder):
         self._inputs, self._kv_caches = inputs, kv_caches
 
     def forward(
-        self, input_ids: Tensor, positions: Tensor, kv_caches: KVCaches, meta: AttentionMetadata
+        self,
+        input_ids: Tensor,
+        positions: Tensor,
+        kv_caches: KVCaches,
+        meta: AttentionMetadata,
+        wanted: Tensor | None = None,
     ) -> Tensor:
         """As `Decoder.forward`; the hidden states are valid until the next call."""
         inputs, size = self._inputs, self._size_for(meta)
         if inputs is None or size is None or kv_caches is not self._kv_caches:
-            return super().forward(input_ids, positions, kv_caches, meta)
+            return super().forward(input_ids, positions, kv_caches, meta, wanted)
         inputs.fill(size, input_ids, positions, meta)
-        return self._graphs[size]()[: len(input_ids)]
+        hidden = self._graphs[size]()[: len(input_ids)]
+        return hidden if wanted is None else hidden[wanted.to(self.device)]
 
     def _computation(self, inputs: DecodeInputs, size: int, kv_caches: KVCaches) -> Compute:
         forward, (input_ids, positions, meta) = super().forward, inputs.first(size)

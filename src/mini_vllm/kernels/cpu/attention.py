@@ -14,9 +14,9 @@ Source of the layout: vLLM v0.22.1 `csrc/cpu/cpu_attn.cpp`; caches are
 from __future__ import annotations
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
-from mini_vllm.kernels.cpu.compiled import entry
+from mini_vllm.kernels.cpu.crew import share
 from mini_vllm.kernels.cpu.formats import (
     CHUNK,
     FLOAT,
@@ -231,12 +231,12 @@ def _attend_part(
             position = end
 
 
-@entry(parallel=True)
+@njit
 def attend(
-    form, q, k_cache, v_cache, tables, sequences, parts, block_size, kv_heads, head_dim, scale,
-    out_form, out, scores, sums, states, scratch,
+    crew, form, q, k_cache, v_cache, tables, sequences, parts, block_size, kv_heads, head_dim,
+    scale, scores, sums, states, scratch,
 ):  # fmt: skip
-    """Attention of T tokens, each over its own context: `out [T, heads, head_dim]`.
+    """Attention of T tokens, each over its own context, in parts: a crew's work.
 
     Args:
         form: marker of the cache's format, float32 or bfloat16.
@@ -245,14 +245,15 @@ def attend(
         tables: int32 `[sequences, blocks]`; sequences: int64 `[T]`, each token's row in it.
         parts: int64 `[P, 3]`: token, first position, and the one after the last; those of a token
             are consecutive. An empty one is in `sums` and `states` already (`attend_shared`).
-        scores, sums, states, scratch: room for P parts.
+        scores, sums, states, scratch: room for P parts; `merge_parts` takes sums and states.
     """
-    heads, q_stride, scratch_stride = out.shape[1], q.strides[1], scratch.strides[1]
+    heads, q_stride, scratch_stride = q.shape[1], q.strides[1], scratch.strides[1]
     row_stride = kv_heads * head_dim * number_bytes(form)
-    q_rows, table_rows, out_rows = rows_of(q), rows_of(tables), rows_of(out)
+    q_rows, table_rows = rows_of(q), rows_of(tables)
     score_rows, sum_rows, state_rows = rows_of(scores), rows_of(sums), rows_of(states)
     scratch_rows, last = rows_of(scratch), len(parts) - 1
-    for part in prange(len(parts)):
+    first, end = share(crew, len(parts))
+    for part in range(first, end):
         token, start, stop = parts[part, 0], parts[part, 1], parts[part, 2]
         if start == stop:
             continue
@@ -265,39 +266,48 @@ def attend(
             stop, scale, row_at(score_rows, part), row_at(sum_rows, part),
             row_at(state_rows, part), Rows(row_at(scratch_rows, part), scratch_stride), following,
         )  # fmt: skip
-    part = 0
+
+
+@njit
+def merge_parts(crew, form, parts, sums, states, head_dim, out_form, out):
+    """Puts the parts of `attend` together: `out [T, heads, head_dim]`, a crew's work."""
+    heads, out_rows = sums.shape[1], rows_of(out)
+    tokens = 0
+    for part in range(len(parts)):
+        tokens += not part or parts[part, 0] != parts[part - 1, 0]
+    first, last = share(crew, tokens * heads)
+    part = item = 0
     while part < len(parts):
         token, end = parts[part, 0], part + 1
         while end < len(parts) and parts[end, 0] == token:
             end += 1
-        _merge(form, sums, states, part, end, head_dim, out_form, row_at(out_rows, token))
-        part = end
+        for head in range(max(first - item, 0), min(last - item, heads)):
+            target = row_at(out_rows, token)
+            _merge(form, sums, states, head, part, end, head_dim, out_form, target)
+        part, item = end, item + heads
 
 
 @njit
-def _merge(form, sums, states, part, end, head_dim, out_form, out):
-    """Puts a token's parts together and in order, divided by the softmax's sum."""
+def _merge(form, sums, states, head, part, end, head_dim, out_form, out):
+    """Puts a head's parts together and in order, divided by the softmax's sum."""
     rest = desk()
-    for head in range(sums.shape[1]):
-        highest = states[part, head, 0]
-        for other in range(part + 1, end):
-            highest = max(highest, states[other, head, 0])
-        total = np.float32(0)
+    highest = states[part, head, 0]
+    for other in range(part + 1, end):
+        highest = max(highest, states[other, head, 0])
+    total = np.float32(0)
+    for other in range(part, end):
+        states[other, head, 0] = exp2(states[other, head, 0] - highest)
+        total += states[other, head, 0] * states[other, head, 1]
+    for start in range(0, head_dim, CHUNK):
+        first = second = spread_16(np.float32(0))
         for other in range(part, end):
-            states[other, head, 0] = exp2(states[other, head, 0] - highest)
-            total += states[other, head, 0] * states[other, head, 1]
-        for start in range(0, head_dim, CHUNK):
-            first = second = spread_16(np.float32(0))
-            for other in range(part, end):
-                factor = spread_16(states[other, head, 0] / total)
-                place = (
-                    address_of(sums) + other * sums.strides[0] + head * sums.strides[1] + 4 * start
-                )
-                first = add_16(first, multiply_16(factor, load_16(FLOAT, place)))
-                second = add_16(second, multiply_16(factor, load_16(FLOAT, place + 4 * LANES)))
-            target = out + (head * head_dim + start) * number_bytes(out_form)
-            if start + CHUNK <= head_dim:
-                store_pair(form, first, second, out_form, target)
-            else:
-                store_pair(form, first, second, FLOAT, rest)
-                store_row(rest, head_dim - start, out_form, target)
+            factor = spread_16(states[other, head, 0] / total)
+            place = address_of(sums) + other * sums.strides[0] + head * sums.strides[1] + 4 * start
+            first = add_16(first, multiply_16(factor, load_16(FLOAT, place)))
+            second = add_16(second, multiply_16(factor, load_16(FLOAT, place + 4 * LANES)))
+        target = out + (head * head_dim + start) * number_bytes(out_form)
+        if start + CHUNK <= head_dim:
+            store_pair(form, first, second, out_form, target)
+        else:
+            store_pair(form, first, second, FLOAT, rest)
+            store_row(rest, head_dim - start, out_form, target)

@@ -8,12 +8,13 @@ from __future__ import annotations
 import numpy as np
 import torch
 
+from mini_vllm.kernels.cpu.crew import new_hall
 from mini_vllm.kernels.cpu.formats import whole_chunks
-from mini_vllm.kernels.cpu.layers import SHARED_FROM, SLAB, StepBuffers
+from mini_vllm.kernels.cpu.layers import OWN_FROM, SLAB, StepBuffers
 from mini_vllm.kernels.cpu.online_softmax import TILE
 
-ARGMAX_PARTS, ARGMAX_ROWS = 8, 64
-"""Shares of the vocabulary that threads take, and rows whose logits exist at once in each."""
+ARGMAX_ROWS = 64
+"""Rows of the vocabulary whose logits a thread has at once."""
 
 
 def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> np.ndarray:
@@ -32,6 +33,7 @@ class Buffers:
         self._tokens = self._parts = 0
         self._step: StepBuffers | None = None
         self._argmax: tuple[np.ndarray, ...] = ()
+        self.hall = new_hall()
 
     def step(self, tokens: int, parts: int) -> StepBuffers:
         """Buffers for a step of so many tokens, with so many parts of attention."""
@@ -49,20 +51,22 @@ class Buffers:
         """`room`, `best` and `place` of `head_argmax`."""
         if not self._argmax or self._argmax[0].shape[1] < tokens:
             self._argmax = (
-                zeros(ARGMAX_PARTS, tokens, ARGMAX_ROWS),
-                zeros(ARGMAX_PARTS, tokens),
-                zeros(ARGMAX_PARTS, tokens, dtype=torch.int64),
+                zeros(self._threads, tokens, ARGMAX_ROWS),
+                zeros(self._threads, tokens),
+                zeros(self._threads, tokens, dtype=torch.int64),
             )
         return self._argmax
 
     def _allocate(self, tokens: int, parts: int) -> StepBuffers:
         hidden, inner, heads, kv_heads, head_dim = self._widths
         width = whole_chunks(head_dim)
-        slab = self._threads * max(SHARED_FROM, SLAB)
+        slab = self._threads * max(OWN_FROM, SLAB)
         widest = whole_chunks(max(hidden, inner, heads * head_dim))
         return StepBuffers(
+            residual=zeros(tokens, hidden),
             normed=zeros(slab, hidden),
             packed=zeros(max(tokens, slab), 4 * widest, dtype=torch.uint8),
+            gated=zeros(self._threads * OWN_FROM, 4 * widest, dtype=torch.uint8),
             qkv=zeros(slab, (heads + 2 * kv_heads) * head_dim),
             q=zeros(tokens, heads, 4 * width, dtype=torch.uint8),
             attended=zeros(tokens, heads, head_dim),

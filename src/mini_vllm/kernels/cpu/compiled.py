@@ -21,6 +21,7 @@ from typing import Any
 
 import llvmlite.binding as llvm
 import numba
+import torch
 from numba import njit
 
 _LOG = logging.getLogger("mini_vllm")
@@ -101,8 +102,13 @@ class _Asked(threading.local):
 _ASKED = _Asked()
 
 
+def most_threads() -> int:
+    """As many threads as torch was told to use, if numba has them."""
+    return int(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))
+
+
 def use_threads(count: int) -> None:
-    """So many threads for the kernels that this thread calls, or as many as numba started with."""
+    """So many threads, at most `most_threads`, for the kernels that this thread calls."""
     if _ASKED.count != count:
-        numba.set_num_threads(min(count, numba.config.NUMBA_NUM_THREADS))
+        numba.set_num_threads(count)
         _ASKED.count = count

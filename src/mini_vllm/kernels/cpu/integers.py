@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba import njit, prange, types
 from numba.extending import intrinsic
 
-from mini_vllm.kernels.cpu.compiled import FEW, entry
+from mini_vllm.kernels.cpu.compiled import entry
 from mini_vllm.kernels.cpu.formats import (
     CHUNK,
     FORMATS,
@@ -33,9 +33,7 @@ from mini_vllm.kernels.cpu.formats import (
     weight_bytes,
     whole_chunks,
 )
-from mini_vllm.kernels.cpu.products import (
-    desk,
-)
+from mini_vllm.kernels.cpu.products import desk
 from mini_vllm.kernels.cpu.simd import (
     F16,
     F32,
@@ -55,8 +53,6 @@ from mini_vllm.kernels.cpu.simd import (
     load_u8,
     load_u16,
     pick,
-    row_at,
-    rows_of,
     spread,
     store,
     store_f32,
@@ -234,7 +230,7 @@ def panels_of_integers(form, w, rows, columns, out):
 
 
 @njit
-def _mean(form, w, scale, number, columns, out):
+def unpack_row_of_integers(form, w, scale, number, columns, out):
     """What row `number` of a matrix in panels means, as float32 at `out`."""
     size, chunks = INTEGER_ROWS * weight_bytes(form), whole_chunks(columns) // CHUNK
     panel, row = divmod(number, INTEGER_ROWS)
@@ -253,15 +249,3 @@ def _mean(form, w, scale, number, columns, out):
         if bits(form) == 4:
             byte = byte >> 4 if place >= CHUNK // 2 else byte & 15
         store_f32(out + 4 * column, np.float32(byte - above(form)) * factor + least)
-
-
-@entry(parallel=True)
-def rows_of_integers(form, w, scale, picked, out):
-    """Float32 `out [T, columns]`, what the rows `picked [T]` of a matrix in panels mean."""
-    rows, columns = rows_of(out), out.shape[1]
-    if len(picked) < FEW:
-        for i in range(len(picked)):
-            _mean(form, w, scale, picked[i], columns, row_at(rows, i))
-    else:
-        for i in prange(len(picked)):
-            _mean(form, w, scale, picked[i], columns, row_at(rows, i))

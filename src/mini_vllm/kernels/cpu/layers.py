@@ -1,8 +1,8 @@
 """Whole decoder layers, without a return to Python.
 
-One call runs all layers of a kind. With few tokens each stage of a layer is one use of the threads:
-norm, projection, attention, and so on. With many there are three: each thread takes its tokens
-through all that comes before attention, then there is attention, then all that comes after.
+One call runs all layers of a kind, by a crew of threads. With few tokens its members share each
+stage of a layer, and meet after it: norm, projection, attention, and so on. With many each takes
+its own tokens through all that comes before attention, and after it through all that comes then.
 
 Invariant: nothing is allocated; `StepBuffers` are as large as the step needs.
 """
@@ -14,16 +14,24 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from mini_vllm.kernels.cpu.attention import attend
 from mini_vllm.kernels.cpu.compiled import FEW, entry
+from mini_vllm.kernels.cpu.crew import join, meet, open_hall, share
 from mini_vllm.kernels.cpu.formats import (
     CHUNK,
     FLOAT,
+    activation_bytes,
     weight_bytes,
     whole_chunks,
 )
-from mini_vllm.kernels.cpu.matmul import PANEL_TOKENS, matmul, pack_row, rows_times_tokens
-from mini_vllm.kernels.cpu.prompt_attention import attend_prompts, attend_shared
+from mini_vllm.kernels.cpu.matmul import (
+    PANEL,
+    PANEL_TOKENS,
+    matmul,
+    pack_row,
+    rows_times_tokens,
+    unpack_row,
+)
+from mini_vllm.kernels.cpu.paged_attention import attention
 from mini_vllm.kernels.cpu.simd import (
     Rows,
     address_of,
@@ -33,6 +41,7 @@ from mini_vllm.kernels.cpu.simd import (
     row_at,
     rows_from,
     rows_of,
+    store_row,
 )
 from mini_vllm.kernels.cpu.stages import gate_row, norm_row, place_heads
 
@@ -48,11 +57,10 @@ LAYER = np.dtype(
 )  # fmt: skip
 """A layer as addresses, 0 for what it lacks; `rope` says whether it turns its heads."""
 
-
-SHARED_FROM = 48
-"""From so many tokens a thread on, each thread takes its share of them through all stages between
-one attention and the next, with nothing to wait for and its numbers in its own cache. With fewer,
-the threads share each matrix, so that it is read once."""
+OWN_FROM = 48
+"""From so many tokens a thread on, each thread takes its own through all stages between one
+attention and the next, with nothing to wait for and its numbers in its own cache. With fewer, the
+threads share each matrix, so that it is read once."""
 SLAB = 66
 """The most tokens that a thread takes along together."""
 
@@ -72,12 +80,15 @@ class Sizes(NamedTuple):
 class StepBuffers(NamedTuple):
     """What a step of T tokens writes between its stages, with P parts of attention.
 
-    float32 but for the packed activations and queries, which are bytes. `q` and
-    `attended` have T rows; the others as many as are used at once, a slab for each thread.
+    float32 but for packed activations (`packed`, `gated`) and queries, which are bytes.
+    `residual`, `q` and `attended` have T rows; the others as many as are used at once, a slab for
+    each thread.
     """
 
+    residual: np.ndarray
     normed: np.ndarray
     packed: np.ndarray
+    gated: np.ndarray
     qkv: np.ndarray
     q: np.ndarray
     attended: np.ndarray
@@ -89,320 +100,369 @@ class StepBuffers(NamedTuple):
 
 
 @njit
-def _pack(form, source, columns, token, packed):
-    pack_row(form, source, columns, row_at(packed, token))
+def _norm(form, first, end, weight, width, eps, residual, normed, packed):
+    """The norms of the residual of some tokens, packed for a projection."""
+    for token in range(first, end):
+        norm_row(row_at(residual, token), width, weight, eps, row_at(normed, token))
+        pack_row(form, row_at(normed, token), width, row_at(packed, token))
 
 
 @njit
-def _norm_token(form, token, weight, width, eps, residual, normed, packed):
-    norm_row(row_at(residual, token), width, weight, eps, row_at(normed, token))
-    _pack(form, row_at(normed, token), width, token, packed)
+def _pack(form, first, end, width, source, packed):
+    for token in range(first, end):
+        pack_row(form, row_at(source, token), width, row_at(packed, token))
 
 
 @njit
-def _norm_alone(form, tokens, weight, width, eps, residual, normed, packed):
+def _place(form, first, end, layer, sizes, slots, positions, cos, sin, qkv, q, head_bytes):
+    """QK-norm and RoPE; keys and values go to the cache, queries to `q`.
+
+    `first` and `end` count the heads of all tokens: of each its queries, keys and values.
+    """
+    heads = sizes.heads + 2 * sizes.kv_heads
+    while first < end:
+        token = first // heads
+        head, last = first - token * heads, min(end - token * heads, heads)
+        position = load_i64(positions + 8 * token)
+        place_heads(
+            form, row_at(qkv, token), head, last, layer, sizes, load_i64(slots + 8 * token),
+            row_at(cos, position), row_at(sin, position), row_at(q, token), head_bytes,
+        )  # fmt: skip
+        first += last - head
+
+
+@njit
+def _gate(form, tokens, begin, end, inner, gate_up, packed):
+    """SwiGLU of some of the inner dimension, from a whole chunk on, packed for what comes next."""
+    offset = begin // CHUNK * activation_bytes(form)
     for token in range(tokens):
-        _norm_token(form, token, weight, width, eps, residual, normed, packed)
-
-
-@njit(parallel=True)
-def _norm_tokens(form, tokens, weight, width, eps, residual, normed, packed):
-    for token in prange(tokens):
-        _norm_token(form, token, weight, width, eps, residual, normed, packed)
+        gate = row_at(gate_up, token) + 4 * begin
+        gate_row(gate, gate + 4 * inner, end - begin, gate)
+        pack_row(form, gate, end - begin, row_at(packed, token) + offset)
 
 
 @njit
-def _norm(form, tokens, weight, width, eps, residual, normed, packed):
-    """The norm of the residual, packed for a projection."""
-    if tokens < FEW:
-        _norm_alone(form, tokens, weight, width, eps, residual, normed, packed)
-    else:
-        _norm_tokens(form, tokens, weight, width, eps, residual, normed, packed)
+def _share_of_inner(crew, inner):
+    """The numbers of the inner dimension that a member takes: rows of gate and up, so that it has
+    what it multiplies. One member takes all where they are not whole panels."""
+    unit = PANEL if inner % PANEL == 0 else inner
+    begin, end = share(crew, inner // unit)
+    return begin * unit, end * unit
 
 
 @njit
-def _place_token(form, token, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes):
-    place_heads(
-        form, row_at(qkv, token), layers[i], sizes, load_i64(slots + 8 * token),
-        row_at(cos, token), row_at(sin, token), row_at(q, token), head_bytes,
-    )  # fmt: skip
+def _gate_up(form, tokens, begin, end, layer, sizes, x, out):
+    """The products with gate and up that `_gate` takes for this part of the inner dimension."""
+    none, over, inner = plain(0), plain(False), sizes.inner
+    if end - begin == inner:
+        rows_times_tokens(
+            form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias, none, 2 * inner,
+            sizes.hidden, x, out, none, tokens, over,
+        )  # fmt: skip
+        return
+    for start in (begin, inner + begin):
+        rows_times_tokens(
+            form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias, start,
+            start + end - begin, sizes.hidden, x, out, none, tokens, over,
+        )  # fmt: skip
 
 
 @njit
-def _place_alone(form, tokens, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes):
-    for token in range(tokens):
-        _place_token(form, token, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes)
-
-
-@njit(parallel=True)
-def _place_tokens(form, tokens, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes):
-    for token in prange(tokens):
-        _place_token(form, token, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes)
-
-
-@njit
-def _place(form, tokens, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes):
-    """QK-norm and RoPE; keys and values go to the cache, queries to `q`."""
-    if tokens < FEW:
-        _place_alone(form, tokens, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes)
-    else:
-        _place_tokens(form, tokens, layers, i, sizes, slots, cos, sin, qkv, q, head_bytes)
-
-
-@njit
-def _gate_token(form, token, inner, gate_up, packed):
-    gate_row(row_at(gate_up, token), inner, row_at(gate_up, token))
-    _pack(form, row_at(gate_up, token), inner, token, packed)
-
-
-@njit
-def _gate_alone(form, tokens, inner, gate_up, packed):
-    for token in range(tokens):
-        _gate_token(form, token, inner, gate_up, packed)
-
-
-@njit(parallel=True)
-def _gate_tokens(form, tokens, inner, gate_up, packed):
-    for token in prange(tokens):
-        _gate_token(form, token, inner, gate_up, packed)
-
-
-@njit
-def _gate(form, tokens, inner, gate_up, packed):
-    """SwiGLU, packed for the down projection."""
-    if tokens < FEW:
-        _gate_alone(form, tokens, inner, gate_up, packed)
-    else:
-        _gate_tokens(form, tokens, inner, gate_up, packed)
-
-
-@njit
-def _pack_alone(form, tokens, width, source, packed):
-    for token in range(tokens):
-        _pack(form, row_at(source, token), width, token, packed)
-
-
-@njit(parallel=True)
-def _pack_tokens(form, tokens, width, source, packed):
-    for token in prange(tokens):
-        _pack(form, row_at(source, token), width, token, packed)
-
-
-@njit
-def _pack_all(form, tokens, width, source, packed):
-    if tokens < FEW:
-        _pack_alone(form, tokens, width, source, packed)
-    else:
-        _pack_tokens(form, tokens, width, source, packed)
-
-
-@njit
-def _share(worker, workers, tokens):
-    """The tokens that one of the threads takes: the first, the one after the last, and how many at
-    a time, none of them few."""
-    start, end = worker * tokens // workers, (worker + 1) * tokens // workers
+def _share_of_tokens(crew, tokens):
+    """The tokens that a member takes: the first, the one after the last, and how many at a time,
+    none of them few."""
+    start, end = share(crew, tokens)
     slabs = max(1, (end - start + SLAB - 1) // SLAB)
     together = (end - start + slabs - 1) // slabs
     return start, end, (together + PANEL_TOKENS - 1) // PANEL_TOKENS * PANEL_TOKENS
 
 
-@njit(parallel=True)
-def _share_heads(
-    form, cache_form, tokens, layers, i, sizes, slots, cos, sin, residual, normed, packed,
-    qkv, q, head_bytes, workers,
+@njit
+def _own_heads(
+    crew, form, cache_form, tokens, layer, sizes, slots, positions, cos, sin, residual, normed,
+    packed, qkv, q, head_bytes,
 ):  # fmt: skip
-    """What comes before attention, each thread for its tokens."""
-    none, over = plain(0), plain(False)
-    for worker in prange(workers):
-        layer, place = layers[i], worker * SLAB
-        rows = (sizes.heads + 2 * sizes.kv_heads) * sizes.head_dim
-        mine = rows_from(packed, place)
-        mine_normed, mine_qkv = rows_from(normed, place), rows_from(qkv, place)
-        start, end, together = _share(worker, workers, tokens)
-        for first in range(start, end, together):
-            count, numbers = min(together, end - first), rows_from(residual, first)
-            _norm_alone(
-                form, count, layer.input_norm, sizes.hidden, sizes.eps, numbers, mine_normed, mine,
-            )  # fmt: skip
-            rows_times_tokens(
-                form, layer.qkv, layer.qkv_scale, layer.qkv_bias, none, rows, sizes.hidden, mine,
-                mine_qkv, none, count, over,
-            )  # fmt: skip
-            _place_alone(
-                cache_form, count, layers, i, sizes, slots + 8 * first, rows_from(cos, first),
-                rows_from(sin, first), mine_qkv, rows_from(q, first), head_bytes,
-            )  # fmt: skip
+    """What comes before attention, each member for its tokens."""
+    none, over, place = plain(0), plain(False), crew.number * SLAB
+    heads = sizes.heads + 2 * sizes.kv_heads
+    mine = rows_from(packed, place)
+    mine_normed, mine_qkv = rows_from(normed, place), rows_from(qkv, place)
+    start, end, together = _share_of_tokens(crew, tokens)
+    for first in range(start, end, together):
+        count, numbers = min(together, end - first), rows_from(residual, first)
+        _norm(
+            form, none, count, layer.input_norm, sizes.hidden, sizes.eps, numbers, mine_normed, mine
+        )  # fmt: skip
+        rows_times_tokens(
+            form, layer.qkv, layer.qkv_scale, layer.qkv_bias, none, heads * sizes.head_dim,
+            sizes.hidden, mine, mine_qkv, none, count, over,
+        )  # fmt: skip
+        _place(
+            cache_form, none, count * heads, layer, sizes, slots + 8 * first, positions + 8 * first,
+            cos, sin, mine_qkv, rows_from(q, first), head_bytes,
+        )  # fmt: skip
 
 
-@njit(parallel=True)
-def _share_rest(
-    o_form, gate_up_form, down_form, tokens, layers, i, sizes, attended, residual, normed, packed,
-    gate_up, workers,
+@njit
+def _own_rest(
+    crew, o_form, gate_up_form, down_form, tokens, layer, sizes, attended, residual, normed, packed,
+    gate_up,
 ):  # fmt: skip
-    """What comes after attention, each thread for its tokens."""
-    none, over, onto = plain(0), plain(False), plain(True)
-    for worker in prange(workers):
-        layer, place = layers[i], worker * SLAB
-        hidden, inner, width = sizes.hidden, sizes.inner, sizes.heads * sizes.head_dim
-        mine = rows_from(packed, place)
-        mine_normed, mine_gate_up = rows_from(normed, place), rows_from(gate_up, place)
-        start, end, together = _share(worker, workers, tokens)
-        for first in range(start, end, together):
-            count, numbers = min(together, end - first), rows_from(residual, first)
-            _pack_alone(o_form, count, width, rows_from(attended, first), mine)
-            rows_times_tokens(
-                o_form, layer.o, layer.o_scale, layer.o_bias, none, hidden, width, mine, numbers,
-                none, count, onto,
-            )  # fmt: skip
-            _norm_alone(
-                gate_up_form, count, layer.post_norm, hidden, sizes.eps, numbers, mine_normed, mine,
-            )  # fmt: skip
-            rows_times_tokens(
-                gate_up_form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias, none,
-                2 * inner, hidden, mine, mine_gate_up, none, count, over,
-            )  # fmt: skip
-            _gate_alone(down_form, count, inner, mine_gate_up, mine)
-            rows_times_tokens(
-                down_form, layer.down, layer.down_scale, layer.down_bias, none, hidden, inner, mine,
-                numbers, none, count, onto,
-            )  # fmt: skip
+    """What comes after attention, each member for its tokens."""
+    none, onto, place = plain(0), plain(True), crew.number * SLAB
+    hidden, inner, width = sizes.hidden, sizes.inner, sizes.heads * sizes.head_dim
+    mine = rows_from(packed, place)
+    mine_normed, mine_gate_up = rows_from(normed, place), rows_from(gate_up, place)
+    start, end, together = _share_of_tokens(crew, tokens)
+    for first in range(start, end, together):
+        count, numbers = min(together, end - first), rows_from(residual, first)
+        _pack(o_form, none, count, width, rows_from(attended, first), mine)
+        rows_times_tokens(
+            o_form, layer.o, layer.o_scale, layer.o_bias, none, hidden, width, mine, numbers,
+            none, count, onto,
+        )  # fmt: skip
+        _norm(
+            gate_up_form, none, count, layer.post_norm, hidden, sizes.eps, numbers, mine_normed,
+            mine,
+        )  # fmt: skip
+        _gate_up(gate_up_form, count, none, inner, layer, sizes, mine, mine_gate_up)
+        _gate(down_form, count, none, inner, inner, mine_gate_up, mine)
+        rows_times_tokens(
+            down_form, layer.down, layer.down_scale, layer.down_bias, none, hidden, inner, mine,
+            numbers, none, count, onto,
+        )  # fmt: skip
 
 
-@entry()
-def run_layers(
-    qkv_form, o_form, gate_up_form, down_form, cache_form, layers, sizes, tokens,
-    slots, cos, sin, tables, sequences, parts, shared_parts, sharers, blocks, residual, buffers,
-    prompt_room,
+@njit
+def _own_or_all(crew, tokens, normed, packed):
+    """The tokens that a member norms and packs, and where; few it does all, for itself, and need
+    not wait for others."""
+    if tokens < FEW:
+        place = crew.number * SLAB
+        return plain(0), tokens, rows_from(normed, place), rows_from(packed, place)
+    first, end = share(crew, tokens)
+    return first, end, normed, packed
+
+
+@njit
+def _meet_if_many(crew, tokens):
+    if tokens >= FEW:
+        meet(crew)
+
+
+@njit
+def _shared_heads(
+    crew, form, cache_form, tokens, layer, sizes, slots, positions, cos, sin, residual, normed,
+    packed, qkv, q, head_bytes,
 ):  # fmt: skip
-    """Runs `layers` over float32 `residual [tokens, hidden]`, in place.
+    """What comes before attention, all members for all tokens."""
+    heads = sizes.heads + 2 * sizes.kv_heads
+    first, end, normed, packed = _own_or_all(crew, tokens, normed, packed)
+    _norm(form, first, end, layer.input_norm, sizes.hidden, sizes.eps, residual, normed, packed)
+    _meet_if_many(crew, tokens)
+    matmul(
+        crew, form, layer.qkv, layer.qkv_scale, layer.qkv_bias, heads * sizes.head_dim,
+        sizes.hidden, packed, qkv, tokens, plain(False),
+    )  # fmt: skip
+    meet(crew)
+    first, end = share(crew, tokens * heads)
+    _place(
+        cache_form, first, end, layer, sizes, slots, positions, cos, sin, qkv, q, head_bytes
+    )  # fmt: skip
 
-    Args:
-        qkv_form, ...: markers of the formats of the layers' matrices and of the cache.
-        layers: `LAYER` records.
-        slots: int64 `[tokens]`; cos, sin: float32 `[tokens, head_dim / 2]`.
-        tables, sequences, parts: as `attend` takes them; shared_parts, sharers: `attend_shared`;
-            blocks, prompt_room: `attend_prompts`.
-    """
-    hidden, inner, dim, eps = sizes.hidden, sizes.inner, sizes.head_dim, sizes.eps
-    qkv_rows = (sizes.heads + 2 * sizes.kv_heads) * dim
-    numbers, q, attended = rows_of(residual), rows_of(buffers.q), rows_of(buffers.attended)
+
+@njit
+def _shared_rest(
+    crew, o_form, gate_up_form, down_form, tokens, layer, sizes, attended, residual, normed, packed,
+    gate_up, gated,
+):  # fmt: skip
+    """What comes after attention, all members for all tokens."""
+    hidden, inner, width = sizes.hidden, sizes.inner, sizes.heads * sizes.head_dim
+    onto = plain(True)
+    first, end, normed, packed = _own_or_all(crew, tokens, normed, packed)
+    _pack(o_form, first, end, width, attended, packed)
+    _meet_if_many(crew, tokens)
+    matmul(
+        crew, o_form, layer.o, layer.o_scale, layer.o_bias, hidden, width, packed, residual, tokens,
+        onto,
+    )  # fmt: skip
+    meet(crew)
+    _norm(gate_up_form, first, end, layer.post_norm, hidden, sizes.eps, residual, normed, packed)
+    _meet_if_many(crew, tokens)
+    begin, stop = _share_of_inner(crew, inner)
+    _gate_up(gate_up_form, tokens, begin, stop, layer, sizes, packed, gate_up)
+    _gate(down_form, tokens, begin, stop, inner, gate_up, gated)
+    meet(crew)
+    matmul(
+        crew, down_form, layer.down, layer.down_scale, layer.down_bias, hidden, inner, gated,
+        residual, tokens, onto,
+    )  # fmt: skip
+    meet(crew)
+
+
+@njit
+def _keep(wanted, rows, width):
+    """Moves the `wanted` of some float32 rows to the front."""
+    for i in range(len(wanted)):
+        store_row(row_at(rows, wanted[i]), width, FLOAT, row_at(rows, i))
+
+
+@njit
+def _run(
+    crew, qkv_form, o_form, gate_up_form, down_form, cache_form, layers, sizes, embedding_form,
+    embedding, embedding_scale, token_ids, slots, positions, cos, sin, tables, sequences, parts,
+    shared_parts, sharers, blocks, wanted, wanted_blocks, buffers, prompt_room, last_norm, out,
+):  # fmt: skip
+    """A member's work on all layers; see `run_layers`."""
+    hidden, dim, tokens = sizes.hidden, sizes.head_dim, len(slots)
+    residual, q, attended = rows_of(buffers.residual), rows_of(buffers.q), rows_of(buffers.attended)
     normed, packed = rows_of(buffers.normed), rows_of(buffers.packed)
     qkv, gate_up = rows_of(buffers.qkv), rows_of(buffers.gate_up)
-    slots_, cos_, sin_ = address_of(slots), rows_of(cos), rows_of(sin)
-    head_bytes, workers = buffers.q.strides[1], len(prompt_room)
-    shared, over, onto = tokens >= workers * SHARED_FROM, plain(False), plain(True)
+    slots_, positions_ = address_of(slots), address_of(positions)
+    cos_, sin_, head_bytes = rows_of(cos), rows_of(sin), buffers.q.strides[1]
+    if len(token_ids):
+        for token in range(*share(crew, tokens)):
+            unpack_row(
+                embedding_form, embedding, embedding_scale, token_ids[token], hidden,
+                row_at(residual, token),
+            )  # fmt: skip
+        meet(crew)
     for i in range(len(layers)):
         layer = layers[i]
-        if shared:
-            _share_heads(
-                qkv_form, cache_form, tokens, layers, i, sizes, slots_, cos_, sin_, numbers,
-                normed, packed, qkv, q, head_bytes, workers,
+        if tokens >= crew.size * OWN_FROM:
+            _own_heads(
+                crew, qkv_form, cache_form, tokens, layer, sizes, slots_, positions_, cos_, sin_,
+                residual, normed, packed, qkv, q, head_bytes,
             )  # fmt: skip
         else:
-            _norm(qkv_form, tokens, layer.input_norm, hidden, eps, numbers, normed, packed)
-            matmul(
-                qkv_form, layer.qkv, layer.qkv_scale, layer.qkv_bias, qkv_rows, hidden,
-                packed, qkv, tokens, over,
+            _shared_heads(
+                crew, qkv_form, cache_form, tokens, layer, sizes, slots_, positions_, cos_, sin_,
+                residual, normed, packed, qkv, q, head_bytes,
             )  # fmt: skip
-            _place(cache_form, tokens, layers, i, sizes, slots_, cos_, sin_, qkv, q, head_bytes)
-        if len(shared_parts):
-            attend_shared(
-                cache_form, buffers.q, layer.k_cache, layer.v_cache, tables, sequences,
-                shared_parts, sharers, sizes.block_size, sizes.kv_heads, dim, dim**-0.5,
-                buffers.sums, buffers.states, prompt_room,
-            )  # fmt: skip
-        if len(parts):
-            attend(
-                cache_form, buffers.q, layer.k_cache, layer.v_cache, tables, sequences, parts,
-                sizes.block_size, sizes.kv_heads, dim, dim**-0.5, FLOAT, buffers.attended,
-                buffers.scores, buffers.sums, buffers.states, buffers.scratch,
-            )  # fmt: skip
-        if len(blocks):
-            attend_prompts(
-                cache_form, buffers.q, layer.k_cache, layer.v_cache, tables, blocks,
-                sizes.block_size, sizes.kv_heads, dim, dim**-0.5, FLOAT, buffers.attended,
-                prompt_room,
-            )  # fmt: skip
-        if shared:
-            _share_rest(
-                o_form, gate_up_form, down_form, tokens, layers, i, sizes, attended, numbers,
-                normed, packed, gate_up, workers,
-            )  # fmt: skip
-            continue
-        _pack_all(o_form, tokens, sizes.heads * dim, attended, packed)
-        matmul(
-            o_form, layer.o, layer.o_scale, layer.o_bias, hidden, sizes.heads * dim,
-            packed, numbers, tokens, onto,
+        meet(crew)
+        drop = len(wanted) > 0 and i == len(layers) - 1
+        attention(
+            crew, cache_form, buffers.q, layer.k_cache, layer.v_cache, tables, sequences, parts,
+            shared_parts, sharers, wanted_blocks if drop else blocks, sizes.block_size,
+            sizes.kv_heads, dim, dim**-0.5, FLOAT, buffers.attended, buffers, prompt_room,
         )  # fmt: skip
-        _norm(gate_up_form, tokens, layer.post_norm, hidden, eps, numbers, normed, packed)
-        matmul(
-            gate_up_form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias,
-            2 * inner, hidden, packed, gate_up, tokens, over,
-        )  # fmt: skip
-        _gate(down_form, tokens, inner, gate_up, packed)
-        matmul(
-            down_form, layer.down, layer.down_scale, layer.down_bias, hidden, inner,
-            packed, numbers, tokens, onto,
-        )  # fmt: skip
+        meet(crew)
+        if drop:
+            if crew.number == 0:
+                _keep(wanted, residual, hidden)
+                _keep(wanted, attended, sizes.heads * dim)
+            tokens = len(wanted)
+            meet(crew)
+        if tokens >= crew.size * OWN_FROM:
+            _own_rest(
+                crew, o_form, gate_up_form, down_form, tokens, layer, sizes, attended, residual,
+                normed, packed, gate_up,
+            )  # fmt: skip
+        else:
+            _shared_rest(
+                crew, o_form, gate_up_form, down_form, tokens, layer, sizes, attended, residual,
+                normed, packed, gate_up, rows_of(buffers.gated),
+            )  # fmt: skip
+    if last_norm:
+        target = rows_of(out)
+        for token in range(*share(crew, tokens)):
+            norm_row(row_at(residual, token), hidden, last_norm, sizes.eps, row_at(target, token))
 
 
-@entry()
-def final_norm(tokens, weight, eps, residual, out):
-    """The last norm of `residual [tokens, width]`, to `out`."""
-    source, target = rows_of(residual), rows_of(out)
-    for token in range(tokens):
-        norm_row(row_at(source, token), residual.shape[1], weight, eps, row_at(target, token))
+@entry(parallel=True)
+def run_layers(
+    hall, qkv_form, o_form, gate_up_form, down_form, cache_form, layers, sizes, embedding_form,
+    embedding, embedding_scale, token_ids, slots, positions, cos, sin, tables, sequences, parts,
+    shared_parts, sharers, blocks, wanted, wanted_blocks, buffers, prompt_room, last_norm, out,
+):  # fmt: skip
+    """Runs `layers` over the residual of `buffers`, in place.
+
+    Args:
+        hall: where the threads meet, as many as `prompt_room` has rows.
+        qkv_form, ...: markers of the formats of the layers' matrices and of the cache.
+        layers: `LAYER` records.
+        embedding_form, embedding, embedding_scale: its marker and addresses.
+        token_ids: int64 `[T]`, whose embeddings the residual begins with; empty to leave it.
+        slots, positions: int64 `[T]`; cos, sin: float32 `[positions, head_dim / 2]`.
+        tables, ..., blocks, prompt_room: as `attention` takes them.
+        wanted: int64 `[W]`, the tokens, in order, that are computed to the end; in the last of
+            the layers all others only leave their keys and values. Empty for all.
+        wanted_blocks: those of `blocks` with any such token.
+        last_norm: address of the last norm, whose outcome goes to `out`, `[W, hidden]` or
+            `[T, hidden]`; 0 for none.
+    """
+    hall_, workers = open_hall(hall), len(prompt_room)
+    for _ in prange(workers):
+        crew = join(hall_, workers)
+        if crew.size:
+            _run(
+                crew, qkv_form, o_form, gate_up_form, down_form, cache_form, layers, sizes,
+                embedding_form, embedding, embedding_scale, token_ids, slots, positions, cos, sin,
+                tables, sequences, parts, shared_parts, sharers, blocks, wanted, wanted_blocks,
+                buffers, prompt_room, last_norm, out,
+            )  # fmt: skip
 
 
-@entry()
-def head_logits(form, head, scale, rows, hidden, packed, out):
+@entry(parallel=True)
+def head_logits(hall, workers, form, head, scale, rows, hidden, packed, out):
     """Logits `out [S, rows]` of `hidden [S, width]`, both float32."""
-    (tokens, width), x = hidden.shape, rows_of(packed)
-    _pack_all(form, tokens, width, rows_of(hidden), x)
+    hall_, (tokens, width) = open_hall(hall), hidden.shape
+    source, x, logits = rows_of(hidden), rows_of(packed), rows_of(out)
     none, over = plain(0), plain(False)
-    matmul(form, head, scale, none, rows, width, x, rows_of(out), tokens, over)
+    for _ in prange(workers):
+        crew = join(hall_, workers)
+        if crew.size:
+            first, end = share(crew, tokens)
+            _pack(form, first, end, width, source, x)
+            meet(crew)
+            matmul(crew, form, head, scale, none, rows, width, x, logits, tokens, over)
 
 
-@njit(parallel=True)
-def _argmax_parts(form, head, scale, rows, columns, x, tokens, room, best, place):
-    none, over = plain(0), plain(False)
-    parts, _, width = room.shape
+@njit
+def _argmax_share(crew, form, head, scale, rows, columns, x, tokens, room, best, place):
+    """The likeliest of a member's share of the vocabulary, to its rows of `best` and `place`."""
+    none, over, width = plain(0), plain(False), room.shape[2]
     stride = whole_chunks(columns) // CHUNK * weight_bytes(form)
-    tiles = (rows + width - 1) // width
-    tiles_of_parts, logits_stride = rows_of(room), room.strides[1]
-    for part in prange(parts):
-        logits = Rows(row_at(tiles_of_parts, part), logits_stride)
-        for tile in range(part * tiles // parts, (part + 1) * tiles // parts):
-            first = tile * width
-            count = min(width, rows - first)
-            rows_times_tokens(
-                form, head + first * stride, scale + 4 * first if scale else 0, none, none,
-                count, columns, x, logits, none, tokens, over,
-            )  # fmt: skip
-            for token in range(tokens):
-                for i in range(count):
-                    logit = load_f32(row_at(logits, token) + 4 * i)
-                    if logit > best[part, token]:
-                        best[part, token] = logit
-                        place[part, token] = first + i
+    logits = Rows(row_at(rows_of(room), crew.number), room.strides[1])
+    best_, place_ = best[crew.number], place[crew.number]
+    begin, end = share(crew, (rows + width - 1) // width)
+    for tile in range(begin, end):
+        first = tile * width
+        count = min(width, rows - first)
+        rows_times_tokens(
+            form, head + first * stride, scale + 4 * first if scale else 0, none, none,
+            count, columns, x, logits, none, tokens, over,
+        )  # fmt: skip
+        for token in range(tokens):
+            for i in range(count):
+                logit = load_f32(row_at(logits, token) + 4 * i)
+                if logit > best_[token]:
+                    best_[token] = logit
+                    place_[token] = first + i
 
 
-@entry()
-def head_argmax(form, head, scale, rows, hidden, packed, room, best, place, out):
+@entry(parallel=True)
+def head_argmax(hall, form, head, scale, rows, hidden, packed, room, best, place, out):
     """The likeliest token of each of `hidden [S, width]`, without its logits ever being stored.
 
     Args:
-        room: float32 `[parts, S, width]`, tiles of logits; best, place: `[parts, S]`.
+        room: float32 `[threads, S, width]`, tiles of logits; best, place: `[threads, S]`.
         out: int64 `[S]`.
     """
-    (tokens, width), x = hidden.shape, rows_of(packed)
-    _pack_all(form, tokens, width, rows_of(hidden), x)
+    hall_, (tokens, width), workers = open_hall(hall), hidden.shape, len(room)
+    source, x = rows_of(hidden), rows_of(packed)
     best[:] = -np.inf
     place[:] = 0
-    _argmax_parts(form, head, scale, rows, width, x, tokens, room, best, place)
+    for _ in prange(workers):
+        crew = join(hall_, workers)
+        if crew.size:
+            first, end = share(crew, tokens)
+            _pack(form, first, end, width, source, x)
+            meet(crew)
+            _argmax_share(crew, form, head, scale, rows, width, x, tokens, room, best, place)
     for token in range(tokens):
         winner = 0
-        for part in range(1, len(best)):
-            if best[part, token] > best[winner, token]:
-                winner = part
+        for member in range(1, workers):
+            if best[member, token] > best[winner, token]:
+                winner = member
         out[token] = place[winner, token]

@@ -16,7 +16,8 @@ import numpy as np
 from numba import njit, prange
 from numba.extending import overload
 
-from mini_vllm.kernels.cpu.compiled import FEW, entry
+from mini_vllm.kernels.cpu.compiled import entry
+from mini_vllm.kernels.cpu.crew import share
 from mini_vllm.kernels.cpu.formats import (
     CHUNK,
     FLOAT,
@@ -28,7 +29,12 @@ from mini_vllm.kernels.cpu.formats import (
     weight_bytes,
     whole_chunks,
 )
-from mini_vllm.kernels.cpu.integers import INTEGER_ROWS, add_integers, quantize_row
+from mini_vllm.kernels.cpu.integers import (
+    INTEGER_ROWS,
+    add_integers,
+    quantize_row,
+    unpack_row_of_integers,
+)
 from mini_vllm.kernels.cpu.products import (
     add_groups,
     add_outer,
@@ -47,7 +53,6 @@ from mini_vllm.kernels.cpu.simd import (
     load_number,
     row_at,
     rows_from,
-    rows_of,
     store_16,
     store_f32,
     store_number,
@@ -167,9 +172,9 @@ def rows_times_tokens(form, w, scale, bias, start, stop, columns, x, out, token,
         )  # fmt: skip
 
 
-@njit(parallel=True)
-def matmul(form, w, scale, bias, rows, columns, x, out, tokens, add):
-    """`out[:tokens] (+)= x [tokens, columns] @ w [rows, columns].T + bias [rows]`.
+@njit
+def matmul(crew, form, w, scale, bias, rows, columns, x, out, tokens, add):
+    """`out[:tokens] (+)= x [tokens, columns] @ w [rows, columns].T + bias [rows]`, a crew's work.
 
     Args:
         form: marker of the weights' format.
@@ -179,13 +184,16 @@ def matmul(form, w, scale, bias, rows, columns, x, out, tokens, add):
         out: `Rows` of float32 `[tokens, rows]`.
         add: whether to add to `out` (a residual) rather than to overwrite it.
     """
+    if not tokens:
+        return
     part_rows = panel_rows(form)
     groups = (tokens + GROUP_TOKENS - 1) // GROUP_TOKENS
     together = (tokens + groups - 1) // groups + PANEL_TOKENS - 1
     together = together // PANEL_TOKENS * PANEL_TOKENS
     groups = (tokens + together - 1) // together
     parts = (rows + part_rows - 1) // part_rows
-    for item in prange(parts * groups):
+    first, end = share(crew, parts * groups)
+    for item in range(first, end):
         start, token = item // groups * part_rows, item % groups * together
         rows_times_tokens(
             form, w, scale, bias, start, min(start + part_rows, rows), columns, x, out, token,
@@ -236,7 +244,7 @@ def panels(form, w, rows, columns, out):
 
 
 @njit
-def _row_of_panels(form, w, number, columns, out):
+def _unpack_row_of_numbers(form, w, scale, number, columns, out):
     size = number_bytes(form)
     n = 4 // size
     steps = whole_chunks(columns) // n
@@ -247,16 +255,19 @@ def _row_of_panels(form, w, number, columns, out):
         store_f32(out + 4 * column, load_number(form, place))
 
 
-@entry(parallel=True)
-def rows_of_panels(form, w, picked, out):
-    """Float32 `out [T, columns]` of the rows `picked [T]` of a matrix in panels."""
-    rows, columns = rows_of(out), out.shape[1]
-    if len(picked) < FEW:
-        for i in range(len(picked)):
-            _row_of_panels(form, w, picked[i], columns, row_at(rows, i))
-    else:
-        for i in prange(len(picked)):
-            _row_of_panels(form, w, picked[i], columns, row_at(rows, i))
+def unpack_row(form, w, scale, number, columns, out):
+    """Row `number` of a matrix `[., columns]` in panels, as float32 at `out`."""
+
+
+@overload(unpack_row)
+def _choose_unpacking(form, w, scale, number, columns, out):
+    of_integers = FORMATS[format_name(form)].bits
+    unpack = unpack_row_of_integers if of_integers else _unpack_row_of_numbers
+
+    def call(form, w, scale, number, columns, out):
+        unpack(form, w, scale, number, columns, out)
+
+    return call
 
 
 @njit

@@ -14,10 +14,10 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from numba import njit, prange
+from numba import njit
 
 from mini_vllm.kernels.cpu.attention import cache_offset
-from mini_vllm.kernels.cpu.compiled import entry
+from mini_vllm.kernels.cpu.crew import share
 from mini_vllm.kernels.cpu.formats import CHUNK, FLOAT, number_bytes
 from mini_vllm.kernels.cpu.online_softmax import HIDDEN, TILE
 from mini_vllm.kernels.cpu.products import (
@@ -350,12 +350,12 @@ def _store_parts(form, sharers, kv_head, group, rows, dim, width, sums, states, 
                 store_f32(target + 4, load_f32(state + LANE_BYTES + 4 * i))
 
 
-@entry(parallel=True)
+@njit
 def attend_shared(
-    form, q, k_cache, v_cache, tables, sequences, shared, sharers, block_size, kv_heads, dim, scale,
-    sums, states, room,
+    crew, form, q, k_cache, v_cache, tables, sequences, shared, sharers, block_size, kv_heads, dim,
+    scale, sums, states, room,
 ):  # fmt: skip
-    """Attention of tokens over the positions that their contexts begin with alike.
+    """Attention of tokens over the positions that their contexts begin with alike: a crew's work.
 
     Args:
         q, k_cache, v_cache, tables, sequences: as `attention.attend` takes them.
@@ -365,32 +365,31 @@ def attend_shared(
         sums, states: of all parts, as `attend` merges them.
         room: float32 `[threads, n]`, see `room_for_prompts`.
     """
-    workers, group, items = len(room), q.shape[1] // kv_heads, len(shared) * kv_heads
-    q_rows, table_rows, rooms = rows_of(q), rows_of(tables), rows_of(room)
+    group, (start, end) = q.shape[1] // kv_heads, share(crew, len(shared) * kv_heads)
+    q_rows, table_rows = rows_of(q), rows_of(tables)
     sum_rows, state_rows, sharer_rows = rows_of(sums), rows_of(states), rows_of(sharers)
     width, head_bytes = (dim + LANES - 1) // LANES * LANES, q.strides[1]
-    for worker in prange(workers):
-        mine = _room_at(row_at(rooms, worker), group, dim)
-        for item in range(worker * items // workers, (worker + 1) * items // workers):
-            block, kv_head = item // kv_heads, item % kv_heads
-            first, count, length = shared[block, 0], shared[block, 1], shared[block, 2]
-            members = row_at(sharer_rows, first)
-            table = row_at(table_rows, sequences[sharers[first, 0]])
-            _take_context(
-                form, q_rows, members, head_bytes, k_cache, v_cache, table, block_size, kv_heads,
-                kv_head, group, dim, length, count, length, scale, mine,
-            )  # fmt: skip
-            _store_parts(
-                form, members, kv_head, group, count * group, dim, width, sum_rows, state_rows, mine
-            )
+    mine = _room_at(row_at(rows_of(room), crew.number), group, dim)
+    for item in range(start, end):
+        block, kv_head = item // kv_heads, item % kv_heads
+        first, count, length = shared[block, 0], shared[block, 1], shared[block, 2]
+        members = row_at(sharer_rows, first)
+        table = row_at(table_rows, sequences[sharers[first, 0]])
+        _take_context(
+            form, q_rows, members, head_bytes, k_cache, v_cache, table, block_size, kv_heads,
+            kv_head, group, dim, length, count, length, scale, mine,
+        )  # fmt: skip
+        _store_parts(
+            form, members, kv_head, group, count * group, dim, width, sum_rows, state_rows, mine
+        )
 
 
-@entry(parallel=True)
+@njit
 def attend_prompts(
-    form, q, k_cache, v_cache, tables, blocks, block_size, kv_heads, dim, scale, out_form, out,
-    room,
+    crew, form, q, k_cache, v_cache, tables, blocks, block_size, kv_heads, dim, scale, out_form,
+    out, room,
 ):  # fmt: skip
-    """Attention of blocks of queries: `out [T, heads, dim]`, in the format `out_form`.
+    """Attention of blocks of queries: `out [T, heads, dim]`, in the format `out_form`, by a crew.
 
     Args:
         q: `[T, heads, n]`, each head's numbers first, in the format of the caches.
@@ -400,29 +399,28 @@ def attend_prompts(
             `QUERY_BLOCK`).
         room: float32 `[threads, n]`, see `room_for_prompts`.
     """
-    workers, group = len(room), q.shape[1] // kv_heads
-    q_rows, out_rows, table_rows = rows_of(q), rows_of(out), rows_of(tables)
-    head_bytes, rooms = q.strides[1], rows_of(room)
+    group, q_rows, out_rows, table_rows = (
+        q.shape[1] // kv_heads, rows_of(q), rows_of(out), rows_of(tables)
+    )  # fmt: skip
+    head_bytes, mine = q.strides[1], _room_at(row_at(rows_of(room), crew.number), group, dim)
     work = 0
     for block in range(len(blocks)):
         work += blocks[block, 2] + blocks[block, 3]
-    for worker in prange(workers):
-        mine = _room_at(row_at(rooms, worker), group, dim)
-        # A share of neighbours: their queries were written, and are used on, by the same thread.
-        before = 0
-        for block in range(len(blocks)):
-            for kv_head in range(kv_heads):
-                middle = before + (blocks[block, 2] + blocks[block, 3]) * kv_head // kv_heads
-                if middle * workers // work != worker:
-                    continue
-                token = blocks[block, 1]
-                _attend_block(
-                    form, rows_from(q_rows, token), head_bytes, k_cache, v_cache,
-                    row_at(table_rows, blocks[block, 0]), block_size, kv_heads, kv_head, group, dim,
-                    blocks[block, 2], blocks[block, 3], scale, out_form,
-                    rows_from(out_rows, token), mine,
-                )  # fmt: skip
-            before += blocks[block, 2] + blocks[block, 3]
+    # A share of neighbours: their queries were written, and are used on, by the same thread.
+    before = 0
+    for block in range(len(blocks)):
+        for kv_head in range(kv_heads):
+            middle = before + (blocks[block, 2] + blocks[block, 3]) * kv_head // kv_heads
+            if middle * crew.size // work != crew.number:
+                continue
+            token = blocks[block, 1]
+            _attend_block(
+                form, rows_from(q_rows, token), head_bytes, k_cache, v_cache,
+                row_at(table_rows, blocks[block, 0]), block_size, kv_heads, kv_head, group, dim,
+                blocks[block, 2], blocks[block, 3], scale, out_form,
+                rows_from(out_rows, token), mine,
+            )  # fmt: skip
+        before += blocks[block, 2] + blocks[block, 3]
 
 
 def _sizes_of_room(group, dim):

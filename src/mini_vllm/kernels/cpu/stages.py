@@ -53,15 +53,14 @@ def norm_row(source, width, weight, eps, out):
 
 
 @njit
-def gate_row(gate_up, inner, out):
-    """SwiGLU (Shazeer, 2020): `silu(gate) * up` of `[2 * inner]`, to `out [inner]`."""
-    up = gate_up + 4 * inner
-    whole = inner // LANES * LANES
+def gate_row(gate, up, count, out):
+    """SwiGLU (Shazeer, 2020): `silu(gate) * up`, both `[count]`, to `out`."""
+    whole = count // LANES * LANES
     for i in range(0, whole, LANES):
-        gate = silu_16(load_16(FLOAT, gate_up + 4 * i))
-        store_16(FLOAT, out + 4 * i, multiply_16(gate, load_16(FLOAT, up + 4 * i)))
-    for i in range(whole, inner):
-        store_f32(out + 4 * i, silu(load_f32(gate_up + 4 * i)) * load_f32(up + 4 * i))
+        opened = silu_16(load_16(FLOAT, gate + 4 * i))
+        store_16(FLOAT, out + 4 * i, multiply_16(opened, load_16(FLOAT, up + 4 * i)))
+    for i in range(whole, count):
+        store_f32(out + 4 * i, silu(load_f32(gate + 4 * i)) * load_f32(up + 4 * i))
 
 
 @njit
@@ -84,28 +83,27 @@ def rotate_row(head, half, cos, sin):
 
 
 @njit
-def place_heads(form, qkv, layer, sizes, slot, cos, sin, queries, query_bytes):
-    """QK-norm and RoPE of one token; its keys and values go to the cache, its queries to `queries`.
+def place_heads(form, qkv, begin, end, layer, sizes, slot, cos, sin, queries, query_bytes):
+    """QK-norm and RoPE of some heads of a token: keys and values to the cache, queries aside.
 
-    `qkv` is the address of a row of heads, changed in place; `queries` that of its first query
-    head, `query_bytes` before the next. Queries and cache take the format `form`.
+    `qkv` is the address of a row of heads, of which those from `begin` to `end` are changed in
+    place; `queries` that of its first query head, `query_bytes` before the next. Queries and cache
+    take the format `form`.
     """
-    dim = sizes.head_dim
+    dim, heads, kv_heads = sizes.head_dim, sizes.heads, sizes.kv_heads
     cached_bytes = dim * number_bytes(form)
-    offset = slot * sizes.kv_heads * cached_bytes
-    for head in range(sizes.heads + sizes.kv_heads):
+    offset = slot * kv_heads * cached_bytes
+    for head in range(begin, min(end, heads + kv_heads)):
         address = qkv + head * dim * 4
-        query = head < sizes.heads
-        norm = layer.q_norm if query else layer.k_norm
+        norm = layer.q_norm if head < heads else layer.k_norm
         if norm:
             norm_row(address, dim, norm, sizes.eps, address)
         if layer.rope:
             rotate_row(address, dim // 2, cos, sin)
-        if query:
-            store_row(address, dim, form, queries + head * query_bytes)
-        else:
-            target = layer.k_cache + offset + (head - sizes.heads) * cached_bytes
-            store_row(address, dim, form, target)
-    for head in range(sizes.kv_heads):
-        address = qkv + (sizes.heads + sizes.kv_heads + head) * dim * 4
-        store_row(address, dim, form, layer.v_cache + offset + head * cached_bytes)
+        target = queries + head * query_bytes
+        if head >= heads:
+            target = layer.k_cache + offset + (head - heads) * cached_bytes
+        store_row(address, dim, form, target)
+    for head in range(max(begin, heads + kv_heads), end):
+        target = layer.v_cache + offset + (head - heads - kv_heads) * cached_bytes
+        store_row(qkv + head * dim * 4, dim, form, target)
