@@ -20,6 +20,7 @@ import torch
 from mini_vllm.core.request import Request
 from mini_vllm.core.scheduler import SchedulerOutput
 from mini_vllm.engine.sampler import SamplingColumns
+from mini_vllm.kernels.cpu.compiled import entry
 from mini_vllm.kernels.metadata import AttentionMetadata
 
 
@@ -99,11 +100,14 @@ class InputBatch:
             row, start = row_of[request.request_id], request.num_tokens
             self.token_ids[row, start : start + len(drafts)] = drafts
         requests = list(scheduled.num_scheduled_tokens)
-        counts = np.fromiter(scheduled.num_scheduled_tokens.values(), np.int64, len(requests))
-        size = len(requests)
-        order = np.argsort(counts != 1, kind="stable")
-        requests = [requests[i] for i in order]
-        counts = counts[order]
+        size, in_order = len(requests), scheduled.num_scheduled_tokens.values()
+        counts = np.fromiter(in_order, np.int64, size)
+        if sum(in_order) == size:
+            order = np.arange(size)
+        else:
+            order = np.argsort(counts != 1, kind="stable")
+            requests = [requests[i] for i in order]
+            counts = counts[order]
         rows = np.fromiter((row_of[r.request_id] for r in requests), np.int64, size)
         ends = np.fromiter((r.num_computed_tokens for r in requests), np.int64, size)
         num_tokens = self.num_tokens[rows]
@@ -123,33 +127,22 @@ class InputBatch:
 
         Rows with one token must come first.
         """
-        num_decodes = int((counts == 1).sum())
-        if num_decodes == len(rows):
-            # Most steps are such, and come when a cache is full of weights: each line counts.
-            query_start, flat_rows, positions = np.arange(len(rows) + 1), rows, ends - 1
-        else:
-            query_start = np.zeros(len(rows) + 1, np.int64)
-            np.cumsum(counts, out=query_start[1:])
-            flat_rows = np.repeat(rows, counts)
-            # The tokens of a request are the `count` positions before `end`.
-            positions = np.arange(query_start[-1]) + np.repeat(ends - query_start[1:], counts)
-        blocks, offsets = np.divmod(positions, self.block_size)
-        slots = self._block_table[flat_rows, blocks] * np.int64(self.block_size) + offsets
-        max_blocks = int(-(-ends.max() // self.block_size))
-
+        num_decodes, query_start, token_ids, positions, slots, last_token, tables = _flatten(
+            self.token_ids, self._block_table, self.block_size, rows, counts, ends
+        )
         attention = AttentionMetadata(
             query_start_loc=torch.from_numpy(query_start),
             seq_lens=torch.from_numpy(ends),
-            block_table=torch.from_numpy(self._block_table[rows, :max_blocks]),
+            block_table=torch.from_numpy(tables),
             slot_mapping=torch.from_numpy(slots),
             num_decodes=num_decodes,
             query_lens=counts.tolist(),
             context_lens=ends.tolist(),
         )
         return FlatBatch(
-            token_ids=torch.from_numpy(self.token_ids[flat_rows, positions].astype(np.int64)),
+            token_ids=torch.from_numpy(token_ids),
             positions=torch.from_numpy(positions),
-            last_token=query_start[1:] - 1,
+            last_token=last_token,
             attention=attention,
         )
 
@@ -186,3 +179,28 @@ class InputBatch:
         self._num_blocks[row] = 0
         self.sampling.clear(row)
         self._free_rows.append(row)
+
+
+@entry()
+def _flatten(token_ids, block_table, block_size, rows, counts, ends):  # type: ignore[no-untyped-def]
+    """`InputBatch.flatten`, compiled: at each step it meets caches full of weights, where a dozen
+    calls of numpy cost as much as a layer of the model."""
+    total, most = counts.sum(), (ends.max() + block_size - 1) // block_size
+    query_start, last_token = np.zeros(len(rows) + 1, np.int64), np.empty(len(rows), np.int64)
+    tokens, positions = np.empty(total, np.int64), np.empty(total, np.int64)
+    slots = np.empty(total, np.int64)
+    tables = np.empty((len(rows), most), np.int32)
+    num_decodes = place = 0
+    for i in range(len(rows)):
+        row = rows[i]
+        num_decodes += counts[i] == 1
+        # The tokens of a request are the `counts[i]` positions before its end.
+        for position in range(ends[i] - counts[i], ends[i]):
+            block = block_table[row, position // block_size]
+            tokens[place], positions[place] = token_ids[row, position], position
+            slots[place] = np.int64(block) * block_size + position % block_size
+            place += 1
+        query_start[i + 1], last_token[i] = place, place - 1
+        for block in range(most):
+            tables[i, block] = block_table[row, block]
+    return num_decodes, query_start, tokens, positions, slots, last_token, tables

@@ -94,11 +94,14 @@ class ModelRunner:
             return ModelRunnerOutput([])
 
         inputs = self.batch.gather(scheduler_output)
-        flat = inputs.flat
-        hidden = self.decoder.forward(
-            flat.token_ids, flat.positions, self.kv_caches, flat.attention
-        )
-        prompt_logprobs = self._collect_prompt_logprobs(inputs, hidden)
+        flat, wanted = inputs.flat, self._wanted(inputs)
+        step = flat.token_ids, flat.positions, self.kv_caches, flat.attention
+        if self._prompt_logprobs:
+            hidden = self.decoder.forward(*step)
+            prompt_logprobs = self._collect_prompt_logprobs(inputs, hidden)
+            hidden = hidden if wanted is None else hidden[wanted]
+        else:
+            prompt_logprobs, hidden = {}, self.decoder.forward(*step, wanted)
         sampled, logprobs = self._sample(inputs, hidden)
         drafts: list[list[int]] | None = None
         if self.proposer is not None:
@@ -106,43 +109,57 @@ class ModelRunner:
             drafts = [proposed[i] for i in np.argsort(inputs.order).tolist()]
         return ModelRunnerOutput(sampled, logprobs or None, prompt_logprobs or None, drafts)
 
+    @staticmethod
+    def _wanted(inputs: StepInputs) -> torch.Tensor | None:
+        """Of a step's tokens those after which one is sampled, in order; None if that is all."""
+        last, samples, num_drafts = inputs.flat.last_token, inputs.samples, inputs.num_drafts
+        if num_drafts is None:
+            wanted = last if samples.all() else last[samples]
+        else:
+            counts = np.where(samples, num_drafts + 1, 0)
+            ends = np.cumsum(counts)
+            wanted = np.arange(ends[-1]) + np.repeat(last + 1 - ends, counts)
+        return None if len(wanted) == len(inputs.flat.token_ids) else torch.from_numpy(wanted)
+
     def _sample(
         self, inputs: StepInputs, hidden: torch.Tensor
     ) -> tuple[list[list[int]], dict[str, list[TokenLogprobs]]]:
-        """From hidden states to tokens, which the rows gain: in scheduling order, and the
-        log-probabilities of the requests that asked."""
+        """From the hidden states of `_wanted` to tokens, which the rows gain: in scheduling order,
+        and the log-probabilities of the requests that asked."""
         sampled: list[list[int]] = [[] for _ in inputs.requests]
         logprobs: dict[str, list[TokenLogprobs]] = {}
-        samples = np.flatnonzero(inputs.samples)
-        if not len(samples):
-            return sampled, logprobs
-        batch, rows, last = self.batch, inputs.rows[samples], inputs.flat.last_token[samples]
-        order = inputs.order[samples].tolist()
-        if inputs.num_drafts is None:
-            picked = hidden if len(last) == len(hidden) else hidden[last]
+        batch, rows = self.batch, inputs.rows
+        requests, order, num_drafts = inputs.requests, inputs.order, inputs.num_drafts
+        if not inputs.samples.all():
+            samples = np.flatnonzero(inputs.samples)
+            if not len(samples):
+                return sampled, logprobs
+            rows, order = rows[samples], order[samples]
+            requests = [requests[i] for i in samples]
+            num_drafts = None if num_drafts is None else num_drafts[samples]
+        if num_drafts is None:
             found: dict[int, TokenLogprobs] = {}
             if batch.sampling.needs[rows].any():
-                logits = self.decoder.logits(picked)
+                logits = self.decoder.logits(hidden)
                 token_ids, found = sample(logits, rows, batch.sampling, self._history)
             else:
-                token_ids = self.decoder.greedy(picked).numpy()
+                token_ids = self.decoder.greedy(hidden).numpy()
             batch.append_sampled(rows, token_ids)
-            for place, token_id in zip(order, token_ids.tolist(), strict=True):
+            for place, token_id in zip(order.tolist(), token_ids.tolist(), strict=True):
                 sampled[place].append(token_id)
             told = {position: [row_logprobs] for position, row_logprobs in found.items()}
         else:
-            num_drafts = inputs.num_drafts[samples]
             places = Places.of(rows, num_drafts, self._history)
-            logits = self.decoder.logits(hidden[(last - num_drafts)[places.owner] + places.offsets])
+            logits = self.decoder.logits(hidden)
             known = self.proposer.probabilities if self.proposer is not None else {}
             verified = verify(logits, places, batch.sampling, self._history, known)
             batch.append_sampled(rows, verified.token_ids, verified.num_tokens)
             tokens, ends = verified.token_ids.tolist(), np.cumsum(verified.num_tokens).tolist()
-            for place, start, end in zip(order, [0, *ends], ends, strict=False):
+            for place, start, end in zip(order.tolist(), [0, *ends], ends, strict=False):
                 sampled[place] = tokens[start:end]
             told = verified.logprobs
         for position, several in told.items():
-            logprobs[inputs.requests[samples[position]].request_id] = several
+            logprobs[requests[position].request_id] = several
         return sampled, logprobs
 
     def _track_prompt_logprobs(self, scheduled: SchedulerOutput) -> None:

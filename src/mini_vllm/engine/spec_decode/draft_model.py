@@ -101,10 +101,14 @@ class DraftModelProposer:
     def _forward(self, rows: np.ndarray, counts: np.ndarray, ends: np.ndarray) -> torch.Tensor:
         """Computes the `counts` tokens before `ends`; hidden states of each row's last one."""
         flat = self._batch.flatten(rows, counts, ends)
-        hidden = self._decoder.forward(
-            flat.token_ids, flat.positions, self._kv_caches, flat.attention
+        single = len(flat.token_ids) == len(rows)
+        return self._decoder.forward(
+            flat.token_ids,
+            flat.positions,
+            self._kv_caches,
+            flat.attention,
+            None if single else torch.from_numpy(flat.last_token),
         )
-        return hidden if len(hidden) == len(rows) else hidden[flat.last_token]
 
     def _go_on(self, rows: np.ndarray, num_drafts: np.ndarray, hidden: torch.Tensor) -> None:
         """Writes `num_drafts` (1 or more) drafts of each of `rows`, whose last token's hidden
