@@ -30,7 +30,7 @@ from mini_vllm.engine.spec_decode.config import SpeculativeConfig
 from mini_vllm.engine.spec_decode.rejection_sampler import Places, verify
 from mini_vllm.kernels import huge_pages
 from mini_vllm.model.config import ModelConfig
-from mini_vllm.model.decoder import Decoder, KVCaches
+from mini_vllm.model.decoder import Decoder, KVCaches, pick
 
 
 class ModelRunner:
@@ -99,7 +99,7 @@ class ModelRunner:
         if self._prompt_logprobs:
             hidden = self.decoder.forward(*step)
             prompt_logprobs = self._collect_prompt_logprobs(inputs, hidden)
-            hidden = hidden if wanted is None else hidden[wanted]
+            hidden = pick(hidden, wanted)
         else:
             prompt_logprobs, hidden = {}, self.decoder.forward(*step, wanted)
         sampled, logprobs = self._sample(inputs, hidden)
@@ -110,8 +110,8 @@ class ModelRunner:
         return ModelRunnerOutput(sampled, logprobs or None, prompt_logprobs or None, drafts)
 
     @staticmethod
-    def _wanted(inputs: StepInputs) -> torch.Tensor | None:
-        """Of a step's tokens those after which one is sampled, in order; None if that is all."""
+    def _wanted(inputs: StepInputs) -> torch.Tensor:
+        """Of a step's tokens those after which one is sampled, in order."""
         last, samples, num_drafts = inputs.flat.last_token, inputs.samples, inputs.num_drafts
         if num_drafts is None:
             wanted = last if samples.all() else last[samples]
@@ -119,7 +119,7 @@ class ModelRunner:
             counts = np.where(samples, num_drafts + 1, 0)
             ends = np.cumsum(counts)
             wanted = np.arange(ends[-1]) + np.repeat(last + 1 - ends, counts)
-        return None if len(wanted) == len(inputs.flat.token_ids) else torch.from_numpy(wanted)
+        return torch.from_numpy(wanted)
 
     def _sample(
         self, inputs: StepInputs, hidden: torch.Tensor

@@ -149,7 +149,7 @@ class CPUDecoder(Decoder):
         )
         nothing = kept = token_ids[:0]
         kept_blocks, num_wanted = blocks, len(token_ids)
-        if wanted is not None:
+        if wanted is not None and len(wanted) < num_wanted:
             kept, num_wanted, first = wanted.numpy(), len(wanted), blocks[:, 1]
             before, after = np.searchsorted(kept, (first, first + blocks[:, 3]))
             kept_blocks = blocks[before < after]

@@ -129,7 +129,7 @@ class Decoder:
             hidden, residual = kernels.add_rms_norm(hidden, residual, layer.post_norm, eps)
             hidden = self._mlp(layer, hidden)
             hidden, residual = kernels.add_rms_norm(hidden, residual, next_norm, eps)
-        return hidden if wanted is None else hidden[wanted.to(self.device)]
+        return pick(hidden, wanted)
 
     def _embed(self, input_ids: Tensor) -> Tensor:
         """Float32 rows of the embedding, `[T, hidden_size]`."""
@@ -179,6 +179,13 @@ class Decoder:
         kernels = self.kernels
         gate_up = kernels.linear(hidden, layer.gate_up, layer.gate_up_bias)
         return kernels.linear(kernels.silu_and_mul(gate_up), layer.down, layer.down_bias)
+
+
+def pick(hidden: Tensor, wanted: Tensor | None) -> Tensor:
+    """The `wanted` rows of `hidden`, as `Decoder.forward` returns them; all of them as they are."""
+    if wanted is None or len(wanted) == len(hidden):
+        return hidden
+    return hidden[wanted.to(hidden.device)]
 
 
 def rope_frequencies(config: ModelConfig, factors: Tensor | None = None) -> Tensor:

@@ -23,7 +23,7 @@ from torch import Tensor
 from mini_vllm.kernels import Kernels
 from mini_vllm.kernels.metadata import AttentionMetadata
 from mini_vllm.model.config import ModelConfig
-from mini_vllm.model.decoder import Decoder, DecoderWeights, KVCaches
+from mini_vllm.model.decoder import Decoder, DecoderWeights, KVCaches, pick
 
 Compute = Callable[[], Tensor]
 Capture = Callable[[Compute], Compute]
@@ -79,8 +79,7 @@ class GPUDecoder(Decoder):
         if inputs is None or size is None or kv_caches is not self._kv_caches:
             return super().forward(input_ids, positions, kv_caches, meta, wanted)
         inputs.fill(size, input_ids, positions, meta)
-        hidden = self._graphs[size]()[: len(input_ids)]
-        return hidden if wanted is None else hidden[wanted.to(self.device)]
+        return pick(self._graphs[size]()[: len(input_ids)], wanted)
 
     def _computation(self, inputs: DecodeInputs, size: int, kv_caches: KVCaches) -> Compute:
         forward, (input_ids, positions, meta) = super().forward, inputs.first(size)

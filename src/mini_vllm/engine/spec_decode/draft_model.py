@@ -101,13 +101,12 @@ class DraftModelProposer:
     def _forward(self, rows: np.ndarray, counts: np.ndarray, ends: np.ndarray) -> torch.Tensor:
         """Computes the `counts` tokens before `ends`; hidden states of each row's last one."""
         flat = self._batch.flatten(rows, counts, ends)
-        single = len(flat.token_ids) == len(rows)
         return self._decoder.forward(
             flat.token_ids,
             flat.positions,
             self._kv_caches,
             flat.attention,
-            None if single else torch.from_numpy(flat.last_token),
+            torch.from_numpy(flat.last_token),
         )
 
     def _go_on(self, rows: np.ndarray, num_drafts: np.ndarray, hidden: torch.Tensor) -> None:
