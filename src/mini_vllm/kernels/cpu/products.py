@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import llvmlite.binding as llvm
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -23,7 +22,9 @@ from mini_vllm.kernels.cpu.simd import (
     I64,
     INTS,
     LANES,
+    NATIVE_BF16,
     SHORTS,
+    BFloat,
     as_stored,
     call,
     float_vector,
@@ -39,21 +40,6 @@ DESK_TOKENS = 16
 ROW_BYTES, TOKEN_BYTES = 64, 1024
 """Where a sum lies on a `desk`: every 64 bytes one of a row, every 1,024 one of a token."""
 
-_NATIVE_BF16 = llvm.get_host_cpu_features().get("avx512bf16", False)
-
-
-class _BFloat(ir.Type):  # type: ignore[misc]
-    """LLVM's bfloat, which llvmlite does not name."""
-
-    def __str__(self) -> str:
-        return "bfloat"
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _BFloat)
-
-    def __hash__(self) -> int:
-        return hash(_BFloat)
-
 
 def _bf16_halves(b: ir.IRBuilder, pairs: Any) -> tuple[Any, Any]:
     """The lower and the upper bfloat16 of each 32-bit lane, as float32."""
@@ -63,8 +49,8 @@ def _bf16_halves(b: ir.IRBuilder, pairs: Any) -> tuple[Any, Any]:
 
 
 def _dot_bf16(b: ir.IRBuilder, total: Any, weights: Any, activations: Any) -> Any:
-    if _NATIVE_BF16:
-        pairs = ir.VectorType(_BFloat(), 2 * LANES)
+    if NATIVE_BF16:
+        pairs = ir.VectorType(BFloat(), 2 * LANES)
         weights, activations = b.bitcast(weights, pairs), b.bitcast(activations, pairs)
         name = "llvm.x86.avx512bf16.dpbf16ps.512"
         return call(b, name, FLOATS, total, weights, activations)

@@ -61,6 +61,8 @@ QUERY_BLOCK = 64
 PANEL = 64
 """Queries, times heads of their group, that lie side by side."""
 LANE_BYTES = 4 * PANEL
+STEP = 8
+"""Positions of a tile that are taken together; a tile has some of these."""
 
 _TWO, _FOUR, _EIGHT = (0,) * 2, (0,) * 4, (0,) * 8
 
@@ -80,16 +82,18 @@ class Room(NamedTuple):
 
 
 @njit
-def _multiply(form, rows, vectors, left, left_stride, left_step, right, steps, count, out, add):
+def _multiply(form, rows, vectors, left, left_stride, left_step, right, steps, count, out, zeros):
     """`out [count, lanes] (+)= left [count, .] @ right [., lanes]`, `rows` at a time.
 
     `left` has its rows `left_stride` bytes apart, and the steps of a row, of four bytes,
-    `left_step`; rows of `right` and `out` are `LANE_BYTES` apart.
+    `left_step`; rows of `right` and `out` are `LANE_BYTES` apart. `zeros` is the address of a row
+    of them to begin with; 0 to add to `out`.
     """
     for first in range(0, count, len(rows)):
         place = out + first * LANE_BYTES
-        start = place if add else out + count * LANE_BYTES  # zeros
-        totals = load_groups(rows, vectors, start, LANE_BYTES if add else 0)
+        totals = load_groups(
+            rows, vectors, zeros if zeros else place, 0 if zeros else LANE_BYTES
+        )  # fmt: skip
         left_, right_ = left + first * left_stride, right
         for _ in range(steps):
             totals = add_outer(form, totals, vectors, left_, left_stride, right_)
@@ -99,10 +103,11 @@ def _multiply(form, rows, vectors, left, left_stride, left_step, right, steps, c
 
 
 @njit
-def _soften(form, filled, tile, masked, scale, scores, limits, weights, state):
-    """The softmax of 16 queries goes on over `scores [TILE, .]` of the tile from position `tile`.
+def _soften(form, filled, whole, tile, masked, scale, scores, limits, weights, state):
+    """The softmax of 16 queries goes on over `scores [whole, .]` of the tile from position `tile`.
 
-    Returns the vector of what earlier sums shrink by, and whether any does.
+    From `filled` on, scores are hidden. Returns the vector of what earlier sums shrink by, and
+    whether any does.
     """
     limit = load_16(FLOAT, limits)
     highest = spread_16(HIDDEN)
@@ -114,12 +119,12 @@ def _soften(form, filled, tile, masked, scale, scores, limits, weights, state):
             score = where_below_16(np.float32(tile + position), limit, score, HIDDEN)
             store_16(FLOAT, place, score)
         highest = larger_16(highest, score)
-    for position in range(filled, TILE):
+    for position in range(filled, whole):
         store_16(FLOAT, scores + position * LANE_BYTES, spread_16(HIDDEN))
     before, factor = load_16(FLOAT, state), spread_16(scale)
     highest = larger_16(before, multiply_16(highest, factor))
     total = spread_16(np.float32(0))
-    for position in range(0, TILE, 2):
+    for position in range(0, whole, 2):
         place = scores + position * LANE_BYTES
         first = multiply_16(load_16(FLOAT, place), factor)
         second = multiply_16(load_16(FLOAT, place + LANE_BYTES), factor)
@@ -139,17 +144,21 @@ def _soften(form, filled, tile, masked, scale, scores, limits, weights, state):
 def _take_tile(
     form, rows, vectors, steps, dim, width, tile, filled, masked, scale, room, panel, sums
 ):
-    """A panel of queries, of so many vectors, takes a tile; its `sums [width, lanes]` go on."""
+    """A panel of queries, of so many vectors, takes the first positions of a tile, `filled`.
+
+    Its `sums [width, lanes]` go on.
+    """
+    whole = (filled + STEP - 1) // STEP * STEP
     n = 4 // number_bytes(form)
     queries = room.queries + panel * steps * LANE_BYTES
     _multiply(
-        form, rows, vectors, room.keys, 4 * steps, 4, queries, steps, TILE, room.scores,
-        plain(False),
+        form, rows, vectors, room.keys, 4 * steps, 4, queries, steps, whole, room.scores,
+        room.scores + TILE * LANE_BYTES,
     )  # fmt: skip
     for vector in range(len(vectors)):
         lanes = 64 * vector
         shrink, shrinks = _soften(
-            form, filled, tile, masked, scale, room.scores + lanes,
+            form, filled, whole, tile, masked, scale, room.scores + lanes,
             room.limits + panel * LANE_BYTES + lanes, room.weights + lanes,
             room.states + panel * 2 * LANE_BYTES + lanes,
         )  # fmt: skip
@@ -158,8 +167,8 @@ def _take_tile(
                 place = sums + d * LANE_BYTES + lanes
                 store_16(FLOAT, place, multiply_16(load_16(FLOAT, place), shrink))
     _multiply(
-        form, rows, vectors, room.values, 4, 4 * width, room.weights, TILE // n, width, sums,
-        plain(True),
+        form, rows, vectors, room.values, 4, 4 * width, room.weights, whole // n, width, sums,
+        plain(0),
     )  # fmt: skip
 
 
@@ -251,9 +260,10 @@ def _store_sums(out_form, out, kv_head, group, rows, dim, width, room):
         count = min(PANEL, rows - start)
         for lane in range(0, count, LANES):
             total = load_16(FLOAT, room.states + (2 * panel + 1) * LANE_BYTES + 4 * lane)
+            inverse = divide_16(spread_16(np.float32(1)), total)
             for d in range(width):
                 place = sums + d * LANE_BYTES + 4 * lane
-                store_16(FLOAT, place, divide_16(load_16(FLOAT, place), total))
+                store_16(FLOAT, place, multiply_16(load_16(FLOAT, place), inverse))
             for d in range(0, width, LANES):
                 source = sums + d * LANE_BYTES + 4 * lane
                 turn_16(source, LANE_BYTES, room.rows + 4 * d, 4 * width)
@@ -289,24 +299,26 @@ def _take_context(
             store_f32(place + LANE_BYTES, np.float32(0))
     for tile in range(0, last, TILE):
         filled = min(TILE, last - tile)
-        masked = tile + filled > first + 1
         _load_tile(
             form, k_cache + offset, v_cache + offset, table, block_size, row_stride, tile, filled,
             dim, steps, width, room,
         )  # fmt: skip
         for panel in range(panels):
-            end = min(rows, (panel + 1) * PANEL)
-            if first + (end - 1) // group < tile:
+            start, end = panel * PANEL, min(rows, (panel + 1) * PANEL)
+            # Of the tile, positions that some query of the panel sees; and whether not all do.
+            seen = min(filled, first + (end - 1) // group + 1 - tile)
+            masked = tile + seen > first + start // group + 1
+            if seen <= 0:
                 continue
             sums = room.sums + panel * sums_bytes
-            if end - panel * PANEL <= PANEL // 2:
+            if end - start <= PANEL // 2:
                 _take_tile(
-                    form, _EIGHT, _TWO, steps, dim, width, tile, filled, masked, scale, room,
+                    form, _EIGHT, _TWO, steps, dim, width, tile, seen, masked, scale, room,
                     panel, sums,
                 )  # fmt: skip
             else:
                 _take_tile(
-                    form, _FOUR, _FOUR, steps, dim, width, tile, filled, masked, scale, room,
+                    form, _FOUR, _FOUR, steps, dim, width, tile, seen, masked, scale, room,
                     panel, sums,
                 )  # fmt: skip
 

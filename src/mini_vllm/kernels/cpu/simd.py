@@ -15,6 +15,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
@@ -47,6 +48,22 @@ FLOATS, INTS = ir.VectorType(F32, LANES), ir.VectorType(I32, LANES)
 SHORTS = ir.VectorType(I16, 2 * LANES)
 
 float_vector = Vector("float_vector", F32)
+
+NATIVE_BF16 = llvm.get_host_cpu_features().get("avx512bf16", False)
+"""Whether the processor multiplies and rounds bfloat16 itself."""
+
+
+class BFloat(ir.Type):  # type: ignore[misc]
+    """LLVM's bfloat, which llvmlite does not name."""
+
+    def __str__(self) -> str:
+        return "bfloat"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, BFloat)
+
+    def __hash__(self) -> int:
+        return hash(BFloat)
 
 
 def load(b: ir.IRBuilder, address: Any, kind: ir.Type, offset: int = 0) -> Any:
@@ -123,7 +140,14 @@ def _exp2(b: ir.IRBuilder, x: Any) -> Any:
 
 
 def narrow(b: ir.IRBuilder, number: Any) -> Any:
-    """float32 to the bits of bfloat16, to nearest, ties to even; a number or a vector."""
+    """float32 to the bits of bfloat16, to nearest, ties to even; a number or a vector.
+
+    Numbers too small for a normal float32 may become zero.
+    """
+    if NATIVE_BF16 and isinstance(number.type, ir.VectorType):
+        name = "llvm.x86.avx512bf16.cvtneps2bf16.512"
+        halves = call(b, name, ir.VectorType(BFloat(), LANES), number)
+        return b.bitcast(halves, _bits_of(number.type, 16))
     ints, shorts = _bits_of(number.type, 32), _bits_of(number.type, 16)
     bits = b.bitcast(number, ints)
     even = b.and_(b.lshr(bits, like(ints, 16)), like(ints, 1))
