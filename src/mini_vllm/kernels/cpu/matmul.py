@@ -51,6 +51,7 @@ from mini_vllm.kernels.cpu.simd import (
     load_16,
     load_f32,
     load_number,
+    prefetch,
     row_at,
     rows_from,
     store_16,
@@ -103,17 +104,24 @@ def _finish(shape, vectors, totals, scale, bias, count, out, stride, add):
 
 
 @njit
-def _panel_of_numbers(form, shape, w, scale, bias, count, chunks, x, x_stride, out, stride, add):
+def _panel_of_numbers(
+    form, shape, w, ahead, scale, bias, count, chunks, x, x_stride, out, stride, add
+):  # fmt: skip
     totals = no_sums(shape, _FOUR)
     for _ in range(chunks * CHUNK * number_bytes(form) // 4):
         totals = add_outer(form, totals, _FOUR, x, x_stride, w)
+        if len(shape) == PANEL_TOKENS:
+            prefetch(ahead, 64)
+            ahead += 64
         x += 4
         w += 4 * PANEL
     _finish(shape, _FOUR, totals, scale, bias, count, out, stride, add)
 
 
 @njit
-def _panel_of_integers(form, shape, w, scale, bias, count, chunks, x, x_stride, out, stride, add):
+def _panel_of_integers(
+    form, shape, w, ahead, scale, bias, count, chunks, x, x_stride, out, stride, add
+):  # fmt: skip
     totals = no_sums(shape, _ONE)
     for _ in range(chunks):
         totals = add_integers(form, totals, w, x, x_stride)
@@ -122,17 +130,17 @@ def _panel_of_integers(form, shape, w, scale, bias, count, chunks, x, x_stride, 
     _finish(shape, _ONE, totals, scale, bias, count, out, stride, add)
 
 
-def _panel(form, shape, w, scale, bias, count, chunks, x, x_stride, out, stride, add):
+def _panel(form, shape, w, ahead, scale, bias, count, chunks, x, x_stride, out, stride, add):
     """One panel with the tokens of `shape`: that of the two which takes the format, and nothing of
     the other, as `numba` would compile of an `if`."""
 
 
 @overload(_panel)
-def _choose(form, shape, w, scale, bias, count, chunks, x, x_stride, out, stride, add):
+def _choose(form, shape, w, ahead, scale, bias, count, chunks, x, x_stride, out, stride, add):
     panel = _panel_of_integers if FORMATS[format_name(form)].bits else _panel_of_numbers
 
-    def call(form, shape, w, scale, bias, count, chunks, x, x_stride, out, stride, add):
-        panel(form, shape, w, scale, bias, count, chunks, x, x_stride, out, stride, add)
+    def call(form, shape, w, ahead, scale, bias, count, chunks, x, x_stride, out, stride, add):
+        panel(form, shape, w, ahead, scale, bias, count, chunks, x, x_stride, out, stride, add)
 
     return call
 
@@ -141,21 +149,35 @@ def _choose(form, shape, w, scale, bias, count, chunks, x, x_stride, out, stride
 def _panel_times_tokens(form, w, scale, bias, count, chunks, x, out, end, add):
     """One panel with the first `end` tokens of `x`, a few at a time."""
     token, x_stride, stride = 0, x.stride, out.stride
+    size = chunks * panel_rows(form) * weight_bytes(form)
+    ahead, rest = w + size, size
     while token < end:
         source, target = row_at(x, token), row_at(out, token)
         if token + PANEL_TOKENS <= end:
-            _panel(form, _SIX, w, scale, bias, count, chunks, source, x_stride, target, stride, add)
+            _panel(
+                form, _SIX, w, ahead, scale, bias, count, chunks, source, x_stride, target, stride,
+                add,
+            )  # fmt: skip
             token += PANEL_TOKENS
+            rest -= size // 4
+            ahead = ahead + size // 4 if rest > 0 else w
         elif token + 4 <= end:
             _panel(
-                form, _FOUR, w, scale, bias, count, chunks, source, x_stride, target, stride, add
-            )
+                form, _FOUR, w, ahead, scale, bias, count, chunks, source, x_stride, target, stride,
+                add,
+            )  # fmt: skip
             token += 4
         elif token + 2 <= end:
-            _panel(form, _TWO, w, scale, bias, count, chunks, source, x_stride, target, stride, add)
+            _panel(
+                form, _TWO, w, ahead, scale, bias, count, chunks, source, x_stride, target, stride,
+                add,
+            )  # fmt: skip
             token += 2
         else:
-            _panel(form, _ONE, w, scale, bias, count, chunks, source, x_stride, target, stride, add)
+            _panel(
+                form, _ONE, w, ahead, scale, bias, count, chunks, source, x_stride, target, stride,
+                add,
+            )  # fmt: skip
             token += 1
 
 
