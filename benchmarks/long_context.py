@@ -63,7 +63,7 @@ def main() -> None:
             )
             positions = torch.full((count,), context - 1)
             start = time.perf_counter()
-            model.decoder.greedy(model.decoder.forward(ids, positions, caches, meta))
+            model.decoder.next_tokens(ids, positions, caches, meta)
             if number:
                 seconds[context].append(time.perf_counter() - start)
     weights = 2 * NUM_PARAMETERS

@@ -115,7 +115,7 @@ def step(decoder: Decoder) -> Callable[[], object]:
     layers = range(decoder.config.num_hidden_layers)
     caches = [random_caches(decoder.config, blocks, dtype) for _ in layers]
     token, position = torch.tensor([100]), torch.tensor([STEP_CONTEXT - 1])
-    return lambda: decoder.greedy(decoder.forward(token, position, caches, meta))
+    return lambda: decoder.next_tokens(token, position, caches, meta)
 
 
 def attention_over_a_long_context(config: ModelConfig, dtype: torch.dtype) -> Comparison:

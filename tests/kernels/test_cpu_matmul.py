@@ -22,8 +22,8 @@ from mini_vllm.kernels.cpu.buffers import Buffers
 from mini_vllm.kernels.cpu.compiled import entry
 from mini_vllm.kernels.cpu.crew import join, new_hall, open_hall
 from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS
+from mini_vllm.kernels.cpu.head import head_logits, likeliest
 from mini_vllm.kernels.cpu.integers import INTEGER_ROWS, panels_of_integers
-from mini_vllm.kernels.cpu.layers import head_argmax, head_logits
 from mini_vllm.kernels.cpu.matmul import PANEL, matmul, pack_row, panels, unpack_row
 from mini_vllm.kernels.cpu.simd import row_at, rows_of
 from mini_vllm.kernels.quantized import BLOCK_BYTES, QuantizedMatrix, quantize
@@ -46,6 +46,21 @@ def pack_and_multiply(hall, form, w, scale, bias, rows, x, packed, out, add):
         crew = join(hall_, THREADS)
         if crew.size:
             matmul(crew, form, w, scale, bias, rows, columns, x_rows, out_rows, len(x), add)
+
+
+@entry(parallel=True)
+def head_argmax(hall, form, head, scale, rows, x, packed, room, best, place, out):
+    """`likeliest` as the last layer is followed by it."""
+    hall_, columns = open_hall(hall), x.shape[1]
+    x_rows = rows_of(packed)
+    for token in range(len(x)):
+        pack_row(form, row_at(rows_of(x), token), columns, row_at(x_rows, token))
+    for _ in prange(THREADS):
+        crew = join(hall_, THREADS)
+        if crew.size:
+            likeliest(
+                crew, form, head, scale, rows, columns, x_rows, len(x), room, best, place, out
+            )  # fmt: skip
 
 
 @entry()
@@ -212,6 +227,11 @@ def test_the_largest_sums_do_not_overflow(form: str, sign: int) -> None:
     assert_product(product(weights, x, None, None), weights, x, x.double() @ weights.exact.T)
 
 
+def head_room(buffers: Buffers, tokens: int) -> tuple[np.ndarray, ...]:
+    step = buffers.step(tokens, 1)
+    return step.packed, step.logits, step.best, step.place
+
+
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("tokens", [1, 9])
 def test_the_head_and_its_argmax_agree(form: str, tokens: int) -> None:
@@ -223,9 +243,9 @@ def test_the_head_and_its_argmax_agree(form: str, tokens: int) -> None:
     logits = np.empty((tokens, rows), np.float32)
     head_logits(buffers.hall, THREADS, *where, buffers.packed(tokens), logits)
     assert_product(torch.from_numpy(logits), weights, x, x.double() @ weights.exact.T)
-    likeliest = np.full(tokens, -1)
-    head_argmax(buffers.hall, *where, buffers.packed(tokens), *buffers.argmax(tokens), likeliest)
-    assert likeliest.tolist() == logits.argmax(axis=1).tolist()
+    chosen = np.full(tokens, -1)
+    head_argmax(buffers.hall, *where, *head_room(buffers, tokens), chosen)
+    assert chosen.tolist() == logits.argmax(axis=1).tolist()
 
 
 @pytest.mark.parametrize("rows", [5, 130, 2000])
@@ -235,12 +255,10 @@ def test_of_equal_logits_the_first_is_the_likeliest(rows: int) -> None:
     weights = Weights("float32", numbers.double(), in_panels(numbers), None)
     x = np.ones((1, 32), np.float32)
     buffers = Buffers(32, 1, 1, 1, CHUNK, THREADS)
-    likeliest = np.full(1, -1)
-    head_argmax(
-        buffers.hall, FORMATS["float32"].marker, weights.address, 0, rows, x,
-        buffers.packed(1), *buffers.argmax(1), likeliest,
-    )  # fmt: skip
-    assert likeliest.tolist() == [rows // 2]
+    chosen = np.full(1, -1)
+    where = (FORMATS["float32"].marker, weights.address, 0, rows, x)
+    head_argmax(buffers.hall, *where, *head_room(buffers, 1), chosen)
+    assert chosen.tolist() == [rows // 2]
 
 
 @pytest.mark.parametrize("form", QUANTIZED)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
+from copy import copy
 from types import SimpleNamespace
 
 import torch
@@ -38,7 +38,8 @@ class FakeCapture:
 def _paged_attention(
     q: Tensor, k_cache: Tensor, v_cache: Tensor, meta: AttentionMetadata, scale: float
 ) -> Tensor:
-    meta = replace(meta, context_lens=meta.seq_lens.tolist())
+    meta = copy(meta)
+    meta.context_lens = meta.seq_lens.tolist()
     return reference.paged_attention(q, k_cache, v_cache, meta, scale)
 
 

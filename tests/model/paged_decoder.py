@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -33,8 +36,18 @@ class PagedDecoder:
         return dict(zip(order, logits.split([len(tokens[seq]) for seq in order]), strict=True))
 
     @torch.inference_mode()
-    def logits_of(self, tokens: dict[int, list[int]], wanted: Tensor | None = None) -> Tensor:
+    def logits_of(self, tokens: dict[int, list[int]], wanted: np.ndarray | None = None) -> Tensor:
         """Logits of a step's `wanted` tokens, or of all, sequences `in_order`."""
+        return self._decoder.logits(self._decoder.forward(*self._step(tokens), wanted))
+
+    def next_tokens(
+        self, tokens: dict[int, list[int]], wanted: np.ndarray | None = None
+    ) -> np.ndarray:
+        """The likeliest tokens after the same."""
+        return self._decoder.next_tokens(*self._step(tokens), wanted)
+
+    def _step(self, tokens: dict[int, list[int]]) -> tuple[Any, ...]:
+        """What a decoder takes to compute the next tokens of some sequences."""
         order = in_order(tokens)
         queries = [len(tokens[seq]) for seq in order]
         starts = [self._computed[seq] for seq in order]
@@ -44,10 +57,9 @@ class PagedDecoder:
         )
         ids = torch.tensor([token for seq in order for token in tokens[seq]])
         positions = torch.cat([torch.arange(s, c) for s, c in zip(starts, contexts, strict=True)])
-        hidden = self._decoder.forward(ids, positions, self.caches, meta, wanted)
         for seq, context in zip(order, contexts, strict=True):
             self._computed[seq] = context
-        return self._decoder.logits(hidden)
+        return ids, positions, self.caches, meta
 
 
 def in_order(tokens: dict[int, list[int]]) -> list[int]:

@@ -7,6 +7,7 @@ from copy import copy
 from pathlib import Path
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Kind
@@ -108,7 +109,7 @@ def test_only_what_is_wanted_is_computed_to_the_end(family: Decoder, every: int)
     for start, end in ((0, 90), (90, 95), (95, 96)):
         step = {i: list(range(start, min(end, n))) for i, n in enumerate(LENGTHS) if n > start}
         want = plain.logits_of(step)
-        wanted = torch.arange(len(want))[every - 1 :: every]
+        wanted = np.arange(len(want))[every - 1 :: every]
         got = fast.logits_of(step, wanted)
         torch.testing.assert_close(got, want[wanted], atol=1e-3, rtol=1e-5)
 
@@ -167,10 +168,23 @@ def test_bfloat16_is_as_near_to_float32_as_the_reference(wide: Path) -> None:
     assert (got - exact).square().mean() <= 1.5 * (want - exact).square().mean()
 
 
-def test_the_likeliest_tokens_are_those_of_the_logits(quantized: Decoder) -> None:
+@pytest.mark.parametrize("lengths", [(2,), (1, 1, 9), (1, 64, 1, 70)])
+@pytest.mark.parametrize("few", [False, True])
+def test_the_likeliest_tokens_are_those_of_the_logits(
+    quantized: Decoder, lengths: tuple[int, ...], few: bool
+) -> None:
     decoder = compiled(quantized)
-    hidden = torch.randn(11, decoder.config.hidden_size)
-    assert decoder.greedy(hidden).equal(decoder.logits(hidden).argmax(-1))
+    generator = torch.Generator().manual_seed(5)
+    vocabulary, total = decoder.config.vocab_size, sum(lengths)
+    tokens = {
+        i: torch.randint(vocabulary, (n,), generator=generator).tolist()
+        for i, n in enumerate(lengths)
+    }
+    wanted = np.arange(1, total, 2) if few else None
+    paged = [PagedDecoder(decoder, list(lengths)) for _ in range(2)]
+    likeliest = paged[0].next_tokens(tokens, wanted)
+    assert likeliest.tolist() == paged[1].logits_of(tokens, wanted).argmax(-1).tolist()
+    assert len(likeliest) == (total // 2 if few else total)
 
 
 @pytest.mark.parametrize("quantization", [None, "int8", "int4"])

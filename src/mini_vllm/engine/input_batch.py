@@ -15,7 +15,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from mini_vllm.core.request import Request
 from mini_vllm.core.scheduler import SchedulerOutput
@@ -33,8 +32,8 @@ class FlatBatch:
         last_token: int64 [S], index in the flat batch of each row's last token.
     """
 
-    token_ids: torch.Tensor
-    positions: torch.Tensor
+    token_ids: np.ndarray
+    positions: np.ndarray
     last_token: np.ndarray
     attention: AttentionMetadata
 
@@ -49,6 +48,8 @@ class StepInputs:
         order: int64 [S]: batch position i is the request at `order[i]` in scheduling order.
         ends: int64 [S], how many of its tokens, drafts included, are computed after this step.
         samples: bool [S], whether that is all of them.
+        all_sample: whether all of them do.
+        greedy: whether no token is to be sampled but the likeliest, without its probability.
         num_drafts: int64 [S], how many of these are drafts; None if there is no draft at all.
     """
 
@@ -57,6 +58,8 @@ class StepInputs:
     order: np.ndarray
     ends: np.ndarray
     samples: np.ndarray
+    all_sample: bool
+    greedy: bool
     num_drafts: np.ndarray | None
     flat: FlatBatch
 
@@ -71,6 +74,7 @@ class InputBatch:
         self.sampling = sampling
         self.row_of: dict[str, int] = {}
         self._free_rows = list(range(max_num_seqs - 1, -1, -1))
+        self._in_order = np.arange(max_num_seqs)
         # zeros() maps pages only when they are written: short requests cost what they use.
         self.token_ids = np.zeros((max_num_seqs, max_model_len + 1), np.int32)
         self.num_tokens = np.zeros(max_num_seqs, np.int64)
@@ -103,22 +107,26 @@ class InputBatch:
         size, in_order = len(requests), scheduled.num_scheduled_tokens.values()
         counts = np.fromiter(in_order, np.int64, size)
         if sum(in_order) == size:
-            order = np.arange(size)
+            order = self._in_order[:size]
         else:
             order = np.argsort(counts != 1, kind="stable")
             requests = [requests[i] for i in order]
             counts = counts[order]
         rows = np.fromiter((row_of[r.request_id] for r in requests), np.int64, size)
         ends = np.fromiter((r.num_computed_tokens for r in requests), np.int64, size)
-        num_tokens = self.num_tokens[rows]
-        has_drafts = bool(scheduled.scheduled_spec_decode_tokens)
+        samples, all_sample, plain = _look(self.num_tokens, self.sampling.needs, rows, ends)
+        num_drafts = None
+        if scheduled.scheduled_spec_decode_tokens:
+            num_drafts = np.maximum(ends - self.num_tokens[rows], 0)
         return StepInputs(
             requests=requests,
             rows=rows,
             order=order,
             ends=ends,
-            samples=ends >= num_tokens,
-            num_drafts=np.maximum(ends - num_tokens, 0) if has_drafts else None,
+            samples=samples,
+            all_sample=all_sample,
+            greedy=plain and num_drafts is None,
+            num_drafts=num_drafts,
             flat=self.flatten(rows, counts, ends),
         )
 
@@ -131,17 +139,17 @@ class InputBatch:
             self.token_ids, self._block_table, self.block_size, rows, counts, ends
         )
         attention = AttentionMetadata(
-            query_start_loc=torch.from_numpy(query_start),
-            seq_lens=torch.from_numpy(ends),
-            block_table=torch.from_numpy(tables),
-            slot_mapping=torch.from_numpy(slots),
+            query_start_loc=query_start,
+            seq_lens=ends,
+            block_table=tables,
+            slot_mapping=slots,
             num_decodes=num_decodes,
             query_lens=counts.tolist(),
             context_lens=ends.tolist(),
         )
         return FlatBatch(
-            token_ids=torch.from_numpy(token_ids),
-            positions=torch.from_numpy(positions),
+            token_ids=token_ids,
+            positions=positions,
             last_token=last_token,
             attention=attention,
         )
@@ -155,8 +163,7 @@ class InputBatch:
     ) -> None:
         """Adds a sampled token to each of `rows`, or so many as `counts` [S] says, row by row."""
         if counts is None:
-            self.token_ids[rows, self.num_tokens[rows]] = token_ids
-            self.num_tokens[rows] += 1
+            _append(self.token_ids, self.num_tokens, rows, token_ids)
             return
         first = self.num_tokens[rows] - (np.cumsum(counts) - counts)
         places = np.arange(len(token_ids)) + np.repeat(first, counts)
@@ -181,10 +188,31 @@ class InputBatch:
         self._free_rows.append(row)
 
 
+# What each step does is compiled: it meets caches full of weights, and there a dozen calls of numpy
+# cost as much as a layer of the model.
+
+
+@entry()
+def _look(num_tokens, needs, rows, ends):  # type: ignore[no-untyped-def]
+    """`samples` and `all_sample`, and whether none of the rows needs more than the likeliest."""
+    samples, plain = np.empty(len(rows), np.bool_), True
+    for i in range(len(rows)):
+        samples[i] = ends[i] >= num_tokens[rows[i]]
+        plain &= needs[rows[i]] == 0
+    return samples, samples.all(), plain
+
+
+@entry()
+def _append(token_ids, num_tokens, rows, sampled):  # type: ignore[no-untyped-def]
+    """`InputBatch.append_sampled`, of one token for each row."""
+    for i in range(len(rows)):
+        token_ids[rows[i], num_tokens[rows[i]]] = sampled[i]
+        num_tokens[rows[i]] += 1
+
+
 @entry()
 def _flatten(token_ids, block_table, block_size, rows, counts, ends):  # type: ignore[no-untyped-def]
-    """`InputBatch.flatten`, compiled: at each step it meets caches full of weights, where a dozen
-    calls of numpy cost as much as a layer of the model."""
+    """What `InputBatch.flatten` returns, as arrays."""
     total, most = counts.sum(), (ends.max() + block_size - 1) // block_size
     query_start, last_token = np.zeros(len(rows) + 1, np.int64), np.empty(len(rows), np.int64)
     tokens, positions = np.empty(total, np.int64), np.empty(total, np.int64)

@@ -85,7 +85,6 @@ class ModelRunner:
 
             self.proposer = NgramProposer(speculative_config, self.batch, config.max_model_len)
 
-    @torch.inference_mode()
     def execute(self, scheduler_output: SchedulerOutput) -> ModelRunnerOutput:
         """Computes and samples one step (see `Executor.execute`)."""
         self._track_prompt_logprobs(scheduler_output)
@@ -94,73 +93,86 @@ class ModelRunner:
             return ModelRunnerOutput([])
 
         inputs = self.batch.gather(scheduler_output)
-        flat, wanted = inputs.flat, self._wanted(inputs)
-        step = flat.token_ids, flat.positions, self.kv_caches, flat.attention
-        if self._prompt_logprobs:
-            hidden = self.decoder.forward(*step)
-            prompt_logprobs = self._collect_prompt_logprobs(inputs, hidden)
-            hidden = pick(hidden, wanted)
+        if inputs.greedy and not self._prompt_logprobs:
+            # Nothing here is torch's: after a step over all weights its code is in no cache.
+            flat = inputs.flat
+            step = flat.token_ids, flat.positions, self.kv_caches, flat.attention
+            token_ids = self.decoder.next_tokens(*step, self._wanted(inputs))
+            output = ModelRunnerOutput(self._take(inputs, token_ids))
         else:
-            prompt_logprobs, hidden = {}, self.decoder.forward(*step, wanted)
-        sampled, logprobs = self._sample(inputs, hidden)
-        drafts: list[list[int]] | None = None
+            output = self._compute(inputs)
         if self.proposer is not None:
             proposed = self.proposer.propose(scheduler_output, inputs)
-            drafts = [proposed[i] for i in np.argsort(inputs.order).tolist()]
-        return ModelRunnerOutput(sampled, logprobs or None, prompt_logprobs or None, drafts)
+            output.draft_token_ids = [proposed[i] for i in np.argsort(inputs.order).tolist()]
+        return output
+
+    @torch.inference_mode()
+    def _compute(self, inputs: StepInputs) -> ModelRunnerOutput:
+        """A step in which more is asked for than the likeliest tokens."""
+        flat, wanted = inputs.flat, self._wanted(inputs)
+        step = flat.token_ids, flat.positions, self.kv_caches, flat.attention
+        if not self._prompt_logprobs:
+            hidden = self.decoder.forward(*step, wanted)
+            return ModelRunnerOutput(*self._sample(inputs, hidden))
+        hidden = self.decoder.forward(*step)
+        prompt_logprobs = self._collect_prompt_logprobs(inputs, hidden)
+        return ModelRunnerOutput(*self._sample(inputs, pick(hidden, wanted)), prompt_logprobs)
 
     @staticmethod
-    def _wanted(inputs: StepInputs) -> torch.Tensor:
-        """Of a step's tokens those after which one is sampled, in order."""
+    def _wanted(inputs: StepInputs) -> np.ndarray:
+        """Of a step's tokens those after which one is sampled, int64 [W], in order."""
         last, samples, num_drafts = inputs.flat.last_token, inputs.samples, inputs.num_drafts
         if num_drafts is None:
-            wanted = last if samples.all() else last[samples]
-        else:
-            counts = np.where(samples, num_drafts + 1, 0)
-            ends = np.cumsum(counts)
-            wanted = np.arange(ends[-1]) + np.repeat(last + 1 - ends, counts)
-        return torch.from_numpy(wanted)
+            return last if inputs.all_sample else np.asarray(last[samples])
+        counts = np.where(samples, num_drafts + 1, 0)
+        ends = np.cumsum(counts)
+        return np.asarray(np.arange(ends[-1]) + np.repeat(last + 1 - ends, counts))
+
+    def _take(self, inputs: StepInputs, token_ids: np.ndarray) -> list[list[int]]:
+        """The rows that sample gain one of `token_ids` [W] each; all rows, in scheduling order."""
+        sampled: list[list[int]] = [[] for _ in inputs.requests]
+        rows, order = inputs.rows, inputs.order
+        if not inputs.all_sample:
+            rows, order = rows[inputs.samples], order[inputs.samples]
+        self.batch.append_sampled(rows, token_ids)
+        for place, token_id in zip(order.tolist(), token_ids.tolist(), strict=True):
+            sampled[place].append(token_id)
+        return sampled
 
     def _sample(
         self, inputs: StepInputs, hidden: torch.Tensor
-    ) -> tuple[list[list[int]], dict[str, list[TokenLogprobs]]]:
+    ) -> tuple[list[list[int]], dict[str, list[TokenLogprobs]] | None]:
         """From the hidden states of `_wanted` to tokens, which the rows gain: in scheduling order,
         and the log-probabilities of the requests that asked."""
-        sampled: list[list[int]] = [[] for _ in inputs.requests]
-        logprobs: dict[str, list[TokenLogprobs]] = {}
-        batch, rows = self.batch, inputs.rows
-        requests, order, num_drafts = inputs.requests, inputs.order, inputs.num_drafts
-        if not inputs.samples.all():
-            samples = np.flatnonzero(inputs.samples)
-            if not len(samples):
-                return sampled, logprobs
-            rows, order = rows[samples], order[samples]
-            requests = [requests[i] for i in samples]
-            num_drafts = None if num_drafts is None else num_drafts[samples]
-        if num_drafts is None:
-            found: dict[int, TokenLogprobs] = {}
-            if batch.sampling.needs[rows].any():
-                logits = self.decoder.logits(hidden)
-                token_ids, found = sample(logits, rows, batch.sampling, self._history)
-            else:
-                token_ids = self.decoder.greedy(hidden).numpy()
-            batch.append_sampled(rows, token_ids)
-            for place, token_id in zip(order.tolist(), token_ids.tolist(), strict=True):
-                sampled[place].append(token_id)
+        samples = np.flatnonzero(inputs.samples)
+        if not len(samples):
+            return [[] for _ in inputs.requests], None
+        rows, logits = inputs.rows[samples], self.decoder.logits(hidden)
+        requests = [inputs.requests[i] for i in samples]
+        if inputs.num_drafts is None:
+            token_ids, found = sample(logits, rows, self.batch.sampling, self._history)
+            sampled = self._take(inputs, token_ids)
             told = {position: [row_logprobs] for position, row_logprobs in found.items()}
         else:
-            places = Places.of(rows, num_drafts, self._history)
-            logits = self.decoder.logits(hidden)
-            known = self.proposer.probabilities if self.proposer is not None else {}
-            verified = verify(logits, places, batch.sampling, self._history, known)
-            batch.append_sampled(rows, verified.token_ids, verified.num_tokens)
-            tokens, ends = verified.token_ids.tolist(), np.cumsum(verified.num_tokens).tolist()
-            for place, start, end in zip(order.tolist(), [0, *ends], ends, strict=False):
-                sampled[place] = tokens[start:end]
-            told = verified.logprobs
-        for position, several in told.items():
-            logprobs[requests[position].request_id] = several
-        return sampled, logprobs
+            sampled, told = self._verify(inputs, samples, logits)
+        logprobs = {requests[i].request_id: several for i, several in told.items()}
+        return sampled, logprobs or None
+
+    def _verify(
+        self, inputs: StepInputs, samples: np.ndarray, logits: torch.Tensor
+    ) -> tuple[list[list[int]], dict[int, list[TokenLogprobs]]]:
+        """As `_sample`, of the batch positions `samples`, some of which have drafts."""
+        assert inputs.num_drafts is not None
+        rows, order = inputs.rows[samples], inputs.order[samples]
+        places = Places.of(rows, inputs.num_drafts[samples], self._history)
+        known = self.proposer.probabilities if self.proposer is not None else {}
+        verified = verify(logits, places, self.batch.sampling, self._history, known)
+        self.batch.append_sampled(rows, verified.token_ids, verified.num_tokens)
+        sampled: list[list[int]] = [[] for _ in inputs.requests]
+        tokens, ends = verified.token_ids.tolist(), np.cumsum(verified.num_tokens).tolist()
+        for place, start, end in zip(order.tolist(), [0, *ends], ends, strict=False):
+            sampled[place] = tokens[start:end]
+        return sampled, verified.logprobs
 
     def _track_prompt_logprobs(self, scheduled: SchedulerOutput) -> None:
         """Starts collecting for newcomers, and for who comes back before having been told."""

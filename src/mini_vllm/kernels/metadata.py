@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -39,9 +40,14 @@ class AttentionGroup:
     causal: bool
 
 
-@dataclass
+Array = Tensor | np.ndarray
+
+
 class AttentionMetadata:
     """A step's flat batch of T tokens from S sequences.
+
+    Its arrays may be given as numpy's. They are tensors once they are asked for as such, and
+    `on_host` has them without any use of torch.
 
     Attributes:
         query_start_loc: `[S + 1]` int64, where each sequence's tokens start; T at the end.
@@ -55,13 +61,40 @@ class AttentionMetadata:
     Source: vLLM `vllm/v1/attention/backend.py`, `CommonAttentionMetadata`.
     """
 
-    query_start_loc: Tensor
-    seq_lens: Tensor
-    block_table: Tensor
-    slot_mapping: Tensor
-    num_decodes: int
-    query_lens: list[int]
-    context_lens: list[int]
+    def __init__(
+        self,
+        query_start_loc: Array,
+        seq_lens: Array,
+        block_table: Array,
+        slot_mapping: Array,
+        num_decodes: int,
+        query_lens: list[int],
+        context_lens: list[int],
+    ) -> None:
+        self._given = query_start_loc, seq_lens, block_table, slot_mapping
+        self.num_decodes = num_decodes
+        self.query_lens = query_lens
+        self.context_lens = context_lens
+
+    @cached_property
+    def query_start_loc(self) -> Tensor:
+        return torch.as_tensor(self._given[0])
+
+    @cached_property
+    def seq_lens(self) -> Tensor:
+        return torch.as_tensor(self._given[1])
+
+    @cached_property
+    def block_table(self) -> Tensor:
+        return torch.as_tensor(self._given[2])
+
+    @cached_property
+    def slot_mapping(self) -> Tensor:
+        return torch.as_tensor(self._given[3])
+
+    def on_host(self) -> list[np.ndarray]:
+        """`query_start_loc`, `seq_lens`, `block_table` and `slot_mapping`, as numpy has them."""
+        return [np.asarray(array) for array in self._given]
 
     def to(self, device: torch.device) -> AttentionMetadata:
         """The same, its tensors on `device`."""

@@ -24,15 +24,18 @@ from mini_vllm.kernels.cpu.compiled import (
     use_threads,
 )
 from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS, whole_chunks
+from mini_vllm.kernels.cpu.head import head_logits
 from mini_vllm.kernels.cpu.integers import INTEGER_ROWS, panels_of_integers
 from mini_vllm.kernels.cpu.matmul import PANEL, panels
 from mini_vllm.kernels.cpu.prompt_attention import room_for_prompts
-from mini_vllm.kernels.metadata import AttentionMetadata
+from mini_vllm.kernels.metadata import Array, AttentionMetadata
 from mini_vllm.kernels.quantized import Matrix, QuantizedMatrix
 from mini_vllm.model.config import ModelConfig
 from mini_vllm.model.decoder import Decoder, DecoderWeights, KVCaches, LayerWeights
 
 MATRICES = ("qkv", "o", "gate_up", "down")
+
+NO_TOKENS, NO_HIDDEN = np.empty(0, np.int64), np.empty((0, 0), np.float32)
 
 
 class CPUDecoder(Decoder):
@@ -69,7 +72,7 @@ class CPUDecoder(Decoder):
             self._runs.append((*markers, self._numbers, self._layers[start:end]))
             self._names.update(names)
             start = end
-        self._head = *_described(head), config.vocab_size
+        self._head = kernels.Head(*_described(head), config.vocab_size)
         self._embedding = _described(embedding)
         self._last_norm = self._floats(weights.final_norm)
         self._rope = np.empty((0, 0), np.float32), np.empty((0, 0), np.float32)
@@ -118,55 +121,73 @@ class CPUDecoder(Decoder):
         ids, positions = torch.zeros(4, dtype=torch.int64), torch.tensor([0, 0, 1, 2])
         hidden = self.forward(ids, positions, caches, meta)
         self.logits(hidden[:1])
-        self.greedy(hidden[:1])
         self._caches = None
         note_compiled(what)
 
     def forward(
         self,
-        input_ids: Tensor,
-        positions: Tensor,
+        input_ids: Array,
+        positions: Array,
         kv_caches: KVCaches,
         meta: AttentionMetadata,
-        wanted: Tensor | None = None,
+        wanted: np.ndarray | None = None,
     ) -> Tensor:
         """As `Decoder.forward`, in float32."""
+        count = len(input_ids) if wanted is None else len(wanted)
+        hidden = torch.empty(count, self.config.hidden_size)
+        self._step(input_ids, positions, kv_caches, meta, wanted, hidden.numpy(), NO_TOKENS)
+        return hidden
+
+    def next_tokens(
+        self,
+        input_ids: Array,
+        positions: Array,
+        kv_caches: KVCaches,
+        meta: AttentionMetadata,
+        wanted: np.ndarray | None = None,
+    ) -> np.ndarray:
+        chosen = np.empty(len(input_ids) if wanted is None else len(wanted), np.int64)
+        self._step(input_ids, positions, kv_caches, meta, wanted, NO_HIDDEN, chosen)
+        return chosen
+
+    def _step(
+        self,
+        input_ids: Array,
+        positions: Array,
+        kv_caches: KVCaches,
+        meta: AttentionMetadata,
+        wanted: np.ndarray | None,
+        hidden: np.ndarray,
+        chosen: np.ndarray,
+    ) -> None:
+        """Hidden states of the `wanted`, or the likeliest tokens after them."""
         if kv_caches is not self._caches:
             self._caches = kv_caches
             for record, (k_cache, v_cache) in zip(self._layers, kv_caches, strict=True):
                 record["k_cache"], record["v_cache"] = k_cache.data_ptr(), v_cache.data_ptr()
             self._sizes = self._sizes._replace(block_size=kv_caches[0][0].shape[1])
         use_threads(self._threads)
-        sizes, token_ids = self._sizes, input_ids.numpy()
-        tables = meta.block_table.numpy()
+        sizes, token_ids, places = self._sizes, np.asarray(input_ids), np.asarray(positions)
+        query_start, seq_lens, tables, slots = meta.on_host()
         sequences, parts, shared, sharers, blocks = attention_work(
-            meta.query_start_loc.numpy(),
-            meta.seq_lens.numpy(),
-            tables,
-            sizes.block_size,
-            sizes.kv_heads,
-            self._threads,
+            query_start, seq_lens, tables, sizes.block_size, sizes.kv_heads, self._threads
         )
-        nothing = kept = token_ids[:0]
-        kept_blocks, num_wanted = blocks, len(token_ids)
-        if wanted is not None and len(wanted) < num_wanted:
-            kept, num_wanted, first = wanted.numpy(), len(wanted), blocks[:, 1]
+        kept, kept_blocks = NO_TOKENS, blocks
+        if wanted is not None and len(wanted) < len(token_ids):
+            kept, first = wanted, blocks[:, 1]
             before, after = np.searchsorted(kept, (first, first + blocks[:, 3]))
             kept_blocks = blocks[before < after]
-        hidden = torch.empty(num_wanted, sizes.hidden)
-        slots, places = meta.slot_mapping.numpy(), positions.numpy()
         rotations = self._rotations(max(meta.context_lens))
         buffers = self._buffers.step(len(token_ids), len(parts))
         last = len(self._runs) - 1
         for number, run in enumerate(self._runs):
+            begins = token_ids if not number else NO_TOKENS
+            ends = (hidden, kept, chosen) if number == last else (NO_HIDDEN, NO_TOKENS, NO_TOKENS)
             kernels.run_layers(
-                self._buffers.hall, *run, sizes, *self._embedding,
-                nothing if number else token_ids, slots, places, *rotations, tables, sequences,
-                parts, shared, sharers, blocks, kept if number == last else nothing, kept_blocks,
-                buffers, self._prompt_room, self._last_norm if number == last and num_wanted else 0,
-                hidden.numpy(),
+                self._buffers.hall, *run, sizes, *self._embedding, begins, slots, places,
+                *rotations, tables, sequences, parts, shared, sharers, blocks, ends[1], kept_blocks,
+                buffers, self._prompt_room, self._last_norm, ends[0], self._head, ends[2],
             )  # fmt: skip
-        return hidden
 
     def _rotations(self, length: int) -> tuple[np.ndarray, np.ndarray]:
         """Cosines and sines of RoPE `[positions, head_dim / 2]`; they grow with contexts."""
@@ -179,20 +200,9 @@ class CPUDecoder(Decoder):
     def logits(self, hidden: Tensor) -> Tensor:
         packed = self._buffers.packed(len(hidden))
         out = torch.empty(len(hidden), self.config.vocab_size)
-        kernels.head_logits(
-            self._buffers.hall, self._threads, *self._head, hidden.numpy(), packed,
-            out.numpy(),
-        )  # fmt: skip
-        return out
-
-    def greedy(self, hidden: Tensor) -> Tensor:
-        packed = self._buffers.packed(len(hidden))
-        tiles, best, place = self._buffers.argmax(len(hidden))
-        out = torch.empty(len(hidden), dtype=torch.int64)
-        kernels.head_argmax(
-            self._buffers.hall, *self._head, hidden.numpy(), packed, tiles, best, place,
-            out.numpy(),
-        )  # fmt: skip
+        head_logits(
+            self._buffers.hall, self._threads, *self._head, hidden.numpy(), packed, out.numpy()
+        )
         return out
 
     def _describe(self, record: np.void, layer: LayerWeights) -> None:

@@ -16,12 +16,13 @@ import math
 from dataclasses import dataclass, fields
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from mini_vllm.kernels import Kernels, get_kernels
-from mini_vllm.kernels.metadata import AttentionMetadata
+from mini_vllm.kernels.metadata import Array, AttentionMetadata
 from mini_vllm.kernels.quantized import Matrix, QuantizedMatrix
 from mini_vllm.model.config import ModelConfig
 
@@ -97,11 +98,11 @@ class Decoder:
 
     def forward(
         self,
-        input_ids: Tensor,
-        positions: Tensor,
+        input_ids: Array,
+        positions: Array,
         kv_caches: KVCaches,
         meta: AttentionMetadata,
-        wanted: Tensor | None = None,
+        wanted: np.ndarray | None = None,
     ) -> Tensor:
         """Hidden states `[T, hidden_size]` of token ids `[T]` at `positions [T]`, both int64.
 
@@ -111,7 +112,8 @@ class Decoder:
         dtype of the weights; slots of T tokens are written. What describes the step may lie on the
         host, and is brought to the device.
         """
-        input_ids, positions = input_ids.to(self.device), positions.to(self.device)
+        input_ids = torch.as_tensor(input_ids, device=self.device)
+        positions = torch.as_tensor(positions, device=self.device)
         meta = meta.to(self.device)
         kernels, eps = self.kernels, self.config.rms_norm_eps
         layers = self.weights.layers
@@ -131,6 +133,23 @@ class Decoder:
             hidden, residual = kernels.add_rms_norm(hidden, residual, next_norm, eps)
         return pick(hidden, wanted)
 
+    @torch.inference_mode()
+    def next_tokens(
+        self,
+        input_ids: Array,
+        positions: Array,
+        kv_caches: KVCaches,
+        meta: AttentionMetadata,
+        wanted: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """The likeliest token, int64 `[W]`, after each of those that `forward` would return.
+
+        On the host; nothing else of the vocabulary's size leaves the device.
+        """
+        hidden = self.forward(input_ids, positions, kv_caches, meta, wanted)
+        found: np.ndarray = self._logits(hidden).argmax(dim=-1).cpu().numpy()
+        return found
+
     def _embed(self, input_ids: Tensor) -> Tensor:
         """Float32 rows of the embedding, `[T, hidden_size]`."""
         embedding = self.weights.embedding
@@ -144,13 +163,6 @@ class Decoder:
         On the host, where they are sampled from.
         """
         return self._logits(hidden).cpu()
-
-    def greedy(self, hidden: Tensor) -> Tensor:
-        """The likeliest token, int64 `[S]`, after each of the hidden states `[S, hidden_size]`.
-
-        On the host; nothing else of the vocabulary's size leaves the device.
-        """
-        return self._logits(hidden).argmax(dim=-1).cpu()
 
     def _logits(self, hidden: Tensor) -> Tensor:
         return self.kernels.linear(hidden, self.weights.lm_head).float()
@@ -181,11 +193,11 @@ class Decoder:
         return kernels.linear(kernels.silu_and_mul(gate_up), layer.down, layer.down_bias)
 
 
-def pick(hidden: Tensor, wanted: Tensor | None) -> Tensor:
+def pick(hidden: Tensor, wanted: np.ndarray | None) -> Tensor:
     """The `wanted` rows of `hidden`, as `Decoder.forward` returns them; all of them as they are."""
     if wanted is None or len(wanted) == len(hidden):
         return hidden
-    return hidden[wanted.to(hidden.device)]
+    return hidden[torch.from_numpy(wanted).to(hidden.device)]
 
 
 def rope_frequencies(config: ModelConfig, factors: Tensor | None = None) -> Tensor:

@@ -17,11 +17,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from mini_vllm.kernels import Kernels
-from mini_vllm.kernels.metadata import AttentionMetadata
+from mini_vllm.kernels.metadata import Array, AttentionMetadata
 from mini_vllm.model.config import ModelConfig
 from mini_vllm.model.decoder import Decoder, DecoderWeights, KVCaches, pick
 
@@ -68,17 +69,17 @@ class GPUDecoder(Decoder):
 
     def forward(
         self,
-        input_ids: Tensor,
-        positions: Tensor,
+        input_ids: Array,
+        positions: Array,
         kv_caches: KVCaches,
         meta: AttentionMetadata,
-        wanted: Tensor | None = None,
+        wanted: np.ndarray | None = None,
     ) -> Tensor:
         """As `Decoder.forward`; the hidden states are valid until the next call."""
         inputs, size = self._inputs, self._size_for(meta)
         if inputs is None or size is None or kv_caches is not self._kv_caches:
             return super().forward(input_ids, positions, kv_caches, meta, wanted)
-        inputs.fill(size, input_ids, positions, meta)
+        inputs.fill(size, torch.as_tensor(input_ids), torch.as_tensor(positions), meta)
         return pick(self._graphs[size]()[: len(input_ids)], wanted)
 
     def _computation(self, inputs: DecodeInputs, size: int, kv_caches: KVCaches) -> Compute:

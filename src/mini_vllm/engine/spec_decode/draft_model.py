@@ -63,6 +63,7 @@ class DraftModelProposer:
         self._max_model_len = max_model_len
         self._num_computed = np.zeros(len(batch.num_tokens), np.int64)
 
+    @torch.inference_mode()
     def propose(self, scheduled: SchedulerOutput, inputs: StepInputs) -> list[list[int]]:
         self._admit(scheduled)
         batch, rows = self._batch, inputs.rows
@@ -106,7 +107,7 @@ class DraftModelProposer:
             flat.positions,
             self._kv_caches,
             flat.attention,
-            torch.from_numpy(flat.last_token),
+            flat.last_token,
         )
 
     def _go_on(self, rows: np.ndarray, num_drafts: np.ndarray, hidden: torch.Tensor) -> None:

@@ -10,11 +10,9 @@ import torch
 
 from mini_vllm.kernels.cpu.crew import new_hall
 from mini_vllm.kernels.cpu.formats import whole_chunks
+from mini_vllm.kernels.cpu.head import TILE_ROWS
 from mini_vllm.kernels.cpu.layers import OWN_FROM, SLAB, StepBuffers
 from mini_vllm.kernels.cpu.online_softmax import TILE
-
-ARGMAX_ROWS = 64
-"""Rows of the vocabulary whose logits a thread has at once."""
 
 
 def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> np.ndarray:
@@ -32,7 +30,6 @@ class Buffers:
         self._threads = threads
         self._tokens = self._parts = 0
         self._step: StepBuffers | None = None
-        self._argmax: tuple[np.ndarray, ...] = ()
         self.hall = new_hall()
 
     def step(self, tokens: int, parts: int) -> StepBuffers:
@@ -46,16 +43,6 @@ class Buffers:
     def packed(self, tokens: int) -> np.ndarray:
         """Room for the packed activations of `tokens` rows."""
         return self.step(tokens, 1).packed
-
-    def argmax(self, tokens: int) -> tuple[np.ndarray, ...]:
-        """`room`, `best` and `place` of `head_argmax`."""
-        if not self._argmax or self._argmax[0].shape[1] < tokens:
-            self._argmax = (
-                zeros(self._threads, tokens, ARGMAX_ROWS),
-                zeros(self._threads, tokens),
-                zeros(self._threads, tokens, dtype=torch.int64),
-            )
-        return self._argmax
 
     def _allocate(self, tokens: int, parts: int) -> StepBuffers:
         hidden, inner, heads, kv_heads, head_dim = self._widths
@@ -75,4 +62,7 @@ class Buffers:
             sums=zeros(parts, heads, width),
             states=zeros(parts, heads, 2),
             scratch=zeros(parts, TILE, 4 * width, dtype=torch.uint8),
+            logits=zeros(self._threads, tokens, TILE_ROWS),
+            best=zeros(self._threads, tokens),
+            place=zeros(self._threads, tokens, dtype=torch.int64),
         )

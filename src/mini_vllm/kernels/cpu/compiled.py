@@ -26,9 +26,6 @@ from numba import njit
 
 _LOG = logging.getLogger("mini_vllm")
 
-FEW = 4
-"""Fewer rows than this are one thread's work, which is done sooner than others wake."""
-
 
 @cache
 def cache_folder() -> Path | None:

@@ -14,15 +14,14 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit, prange
 
-from mini_vllm.kernels.cpu.compiled import FEW, entry
+from mini_vllm.kernels.cpu.compiled import entry
 from mini_vllm.kernels.cpu.crew import join, meet, open_hall, share
 from mini_vllm.kernels.cpu.formats import (
     CHUNK,
     FLOAT,
     activation_bytes,
-    weight_bytes,
-    whole_chunks,
 )
+from mini_vllm.kernels.cpu.head import likeliest
 from mini_vllm.kernels.cpu.matmul import (
     PANEL,
     PANEL_TOKENS,
@@ -33,9 +32,7 @@ from mini_vllm.kernels.cpu.matmul import (
 )
 from mini_vllm.kernels.cpu.paged_attention import attention
 from mini_vllm.kernels.cpu.simd import (
-    Rows,
     address_of,
-    load_f32,
     load_i64,
     plain,
     row_at,
@@ -63,6 +60,9 @@ attention and the next, with nothing to wait for and its numbers in its own cach
 threads share each matrix, so that it is read once."""
 SLAB = 66
 """The most tokens that a thread takes along together."""
+FEW = 4
+"""Fewer tokens than this each thread norms and packs for itself, all of them, which is done sooner
+than a share of them and a meeting."""
 
 
 class Sizes(NamedTuple):
@@ -97,6 +97,18 @@ class StepBuffers(NamedTuple):
     sums: np.ndarray
     states: np.ndarray
     scratch: np.ndarray
+    logits: np.ndarray
+    best: np.ndarray
+    place: np.ndarray
+
+
+class Head(NamedTuple):
+    """What turns the last hidden states into logits: addresses, and the marker of its format."""
+
+    form: np.ndarray
+    weights: int
+    scale: int
+    rows: int
 
 
 @njit
@@ -312,6 +324,7 @@ def _run(
     crew, qkv_form, o_form, gate_up_form, down_form, cache_form, layers, sizes, embedding_form,
     embedding, embedding_scale, token_ids, slots, positions, cos, sin, tables, sequences, parts,
     shared_parts, sharers, blocks, wanted, wanted_blocks, buffers, prompt_room, last_norm, out,
+    head, chosen,
 ):  # fmt: skip
     """A member's work on all layers; see `run_layers`."""
     hidden, dim, tokens = sizes.hidden, sizes.head_dim, len(slots)
@@ -363,7 +376,19 @@ def _run(
                 crew, o_form, gate_up_form, down_form, tokens, layer, sizes, attended, residual,
                 normed, packed, gate_up, rows_of(buffers.gated),
             )  # fmt: skip
-    if last_norm:
+    meet(crew)
+    if len(chosen):
+        mine = row_at(normed, crew.number * SLAB)
+        first, end, _, packed = _own_or_all(crew, tokens, normed, packed)
+        for token in range(first, end):
+            norm_row(row_at(residual, token), hidden, last_norm, sizes.eps, mine)
+            pack_row(head.form, mine, hidden, row_at(packed, token))
+        _meet_if_many(crew, tokens)
+        likeliest(
+            crew, head.form, head.weights, head.scale, head.rows, hidden, packed, tokens,
+            buffers.logits, buffers.best, buffers.place, chosen,
+        )  # fmt: skip
+    elif len(out):
         target = rows_of(out)
         for token in range(*share(crew, tokens)):
             norm_row(row_at(residual, token), hidden, last_norm, sizes.eps, row_at(target, token))
@@ -374,6 +399,7 @@ def run_layers(
     hall, qkv_form, o_form, gate_up_form, down_form, cache_form, layers, sizes, embedding_form,
     embedding, embedding_scale, token_ids, slots, positions, cos, sin, tables, sequences, parts,
     shared_parts, sharers, blocks, wanted, wanted_blocks, buffers, prompt_room, last_norm, out,
+    head, chosen,
 ):  # fmt: skip
     """Runs `layers` over the residual of `buffers`, in place.
 
@@ -388,8 +414,11 @@ def run_layers(
         wanted: int64 `[W]`, the tokens, in order, that are computed to the end; in the last of
             the layers all others only leave their keys and values. Empty for all.
         wanted_blocks: those of `blocks` with any such token.
-        last_norm: address of the last norm, whose outcome goes to `out`, `[W, hidden]` or
-            `[T, hidden]`; 0 for none.
+        last_norm: address of the last norm.
+        out: float32 `[W or T, hidden]`, where its outcome goes; empty if it is not wanted.
+        head: `Head`.
+        chosen: int64 `[W or T]`, where the likeliest token after each goes, in place of `out`;
+            empty if it is not wanted.
     """
     hall_, workers = open_hall(hall), len(prompt_room)
     for _ in prange(workers):
@@ -399,70 +428,5 @@ def run_layers(
                 crew, qkv_form, o_form, gate_up_form, down_form, cache_form, layers, sizes,
                 embedding_form, embedding, embedding_scale, token_ids, slots, positions, cos, sin,
                 tables, sequences, parts, shared_parts, sharers, blocks, wanted, wanted_blocks,
-                buffers, prompt_room, last_norm, out,
+                buffers, prompt_room, last_norm, out, head, chosen,
             )  # fmt: skip
-
-
-@entry(parallel=True)
-def head_logits(hall, workers, form, head, scale, rows, hidden, packed, out):
-    """Logits `out [S, rows]` of `hidden [S, width]`, both float32."""
-    hall_, (tokens, width) = open_hall(hall), hidden.shape
-    source, x, logits = rows_of(hidden), rows_of(packed), rows_of(out)
-    none, over = plain(0), plain(False)
-    for _ in prange(workers):
-        crew = join(hall_, workers)
-        if crew.size:
-            first, end = share(crew, tokens)
-            _pack(form, first, end, width, source, x)
-            meet(crew)
-            matmul(crew, form, head, scale, none, rows, width, x, logits, tokens, over)
-
-
-@njit
-def _argmax_share(crew, form, head, scale, rows, columns, x, tokens, room, best, place):
-    """The likeliest of a member's share of the vocabulary, to its rows of `best` and `place`."""
-    none, over, width = plain(0), plain(False), room.shape[2]
-    stride = whole_chunks(columns) // CHUNK * weight_bytes(form)
-    logits = Rows(row_at(rows_of(room), crew.number), room.strides[1])
-    best_, place_ = best[crew.number], place[crew.number]
-    begin, end = share(crew, (rows + width - 1) // width)
-    for tile in range(begin, end):
-        first = tile * width
-        count = min(width, rows - first)
-        rows_times_tokens(
-            form, head + first * stride, scale + 4 * first if scale else 0, none, none,
-            count, columns, x, logits, none, tokens, over,
-        )  # fmt: skip
-        for token in range(tokens):
-            for i in range(count):
-                logit = load_f32(row_at(logits, token) + 4 * i)
-                if logit > best_[token]:
-                    best_[token] = logit
-                    place_[token] = first + i
-
-
-@entry(parallel=True)
-def head_argmax(hall, form, head, scale, rows, hidden, packed, room, best, place, out):
-    """The likeliest token of each of `hidden [S, width]`, without its logits ever being stored.
-
-    Args:
-        room: float32 `[threads, S, width]`, tiles of logits; best, place: `[threads, S]`.
-        out: int64 `[S]`.
-    """
-    hall_, (tokens, width), workers = open_hall(hall), hidden.shape, len(room)
-    source, x = rows_of(hidden), rows_of(packed)
-    best[:] = -np.inf
-    place[:] = 0
-    for _ in prange(workers):
-        crew = join(hall_, workers)
-        if crew.size:
-            first, end = share(crew, tokens)
-            _pack(form, first, end, width, source, x)
-            meet(crew)
-            _argmax_share(crew, form, head, scale, rows, width, x, tokens, room, best, place)
-    for token in range(tokens):
-        winner = 0
-        for member in range(1, workers):
-            if best[member, token] > best[winner, token]:
-                winner = member
-        out[token] = place[winner, token]
