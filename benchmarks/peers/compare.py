@@ -177,7 +177,7 @@ class Measurement:
             seen.peer.close()
 
     def document(self) -> Comparison:
-        plan, share = self.plan, self.others.share()
+        plan = self.plan
         labels = list(self.seen)
         names = [workload.name for workload in plan.workloads]
         return Comparison(
@@ -190,7 +190,7 @@ class Measurement:
             kv_cache=Figure(plan.kv_bytes, "bytes"),
             model=MODEL,
             machine=self.machine,
-            other_programs=None if share is None else Figure(share, "share"),
+            other_programs=None,
             no_energy=self.meter.why_not,
             engines=[self._figures(spec) for spec in plan.specs if spec.label in self.seen],
             ratios=ratios(self.runs, labels[0], labels, names) if labels else [],
@@ -239,8 +239,14 @@ def compare(plan: Plan, out: Path | None) -> Comparison:
         comparison = measurement.document()
     finally:
         measurement.close()
+    # The time of an engine's processes is only counted as ours once they have ended.
+    share = measurement.others.share()
     # A ceiling is the best that was ever seen: what disturbed the first look may be gone.
-    return replace(comparison, machine=best_of(measurement.machine, probe()))
+    return replace(
+        comparison,
+        machine=best_of(measurement.machine, probe()),
+        other_programs=None if share is None else Figure(share, "share"),
+    )
 
 
 def best_of(one: Machine, other: Machine) -> Machine:
