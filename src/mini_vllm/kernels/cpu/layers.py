@@ -263,7 +263,7 @@ def _meet_if_many(crew, tokens):
 
 
 @njit
-def _shared_heads(
+def _joint_heads(
     crew, form, cache_form, tokens, layer, sizes, slots, positions, cos, sin, residual, normed,
     packed, qkv, q, head_bytes,
 ):  # fmt: skip
@@ -284,7 +284,7 @@ def _shared_heads(
 
 
 @njit
-def _shared_rest(
+def _joint_rest(
     crew, o_form, gate_up_form, down_form, tokens, layer, sizes, attended, residual, normed, packed,
     gate_up, gated,
 ):  # fmt: skip
@@ -348,7 +348,7 @@ def _run(
                 residual, normed, packed, qkv, q, head_bytes,
             )  # fmt: skip
         else:
-            _shared_heads(
+            _joint_heads(
                 crew, qkv_form, cache_form, tokens, layer, sizes, slots_, positions_, cos_, sin_,
                 residual, normed, packed, qkv, q, head_bytes,
             )  # fmt: skip
@@ -372,7 +372,7 @@ def _run(
                 normed, packed, gate_up,
             )  # fmt: skip
         else:
-            _shared_rest(
+            _joint_rest(
                 crew, o_form, gate_up_form, down_form, tokens, layer, sizes, attended, residual,
                 normed, packed, gate_up, rows_of(buffers.gated),
             )  # fmt: skip
