@@ -29,8 +29,12 @@ from mini_vllm.engine.spec_decode import Proposer
 from mini_vllm.engine.spec_decode.config import SpeculativeConfig
 from mini_vllm.engine.spec_decode.rejection_sampler import Places, verify
 from mini_vllm.kernels import huge_pages
+from mini_vllm.kernels.metadata import AttentionMetadata
 from mini_vllm.model.config import ModelConfig
 from mini_vllm.model.decoder import Decoder, KVCaches, pick
+
+DecoderInputs = tuple[np.ndarray, np.ndarray, KVCaches, AttentionMetadata]
+"""Token ids, positions, caches and layout of a step, as `Decoder` takes them."""
 
 
 class ModelRunner:
@@ -93,24 +97,24 @@ class ModelRunner:
             return ModelRunnerOutput([])
 
         inputs = self.batch.gather(scheduler_output)
+        flat, wanted = inputs.flat, self._wanted(inputs)
+        step = flat.token_ids, flat.positions, self.kv_caches, flat.attention
         if inputs.greedy and not self._prompt_logprobs:
             # Nothing here is torch's: after a step over all weights its code is in no cache.
-            flat = inputs.flat
-            step = flat.token_ids, flat.positions, self.kv_caches, flat.attention
-            token_ids = self.decoder.next_tokens(*step, self._wanted(inputs))
+            token_ids = self.decoder.next_tokens(*step, wanted)
             output = ModelRunnerOutput(self._take(inputs, token_ids))
         else:
-            output = self._compute(inputs)
+            output = self._compute(inputs, step, wanted)
         if self.proposer is not None:
             proposed = self.proposer.propose(scheduler_output, inputs)
             output.draft_token_ids = [proposed[i] for i in np.argsort(inputs.order).tolist()]
         return output
 
     @torch.inference_mode()
-    def _compute(self, inputs: StepInputs) -> ModelRunnerOutput:
-        """A step in which more is asked for than the likeliest tokens."""
-        flat, wanted = inputs.flat, self._wanted(inputs)
-        step = flat.token_ids, flat.positions, self.kv_caches, flat.attention
+    def _compute(
+        self, inputs: StepInputs, step: DecoderInputs, wanted: np.ndarray
+    ) -> ModelRunnerOutput:
+        """A `step`, as decoders take it, in which more is asked for than the likeliest tokens."""
         if not self._prompt_logprobs:
             hidden = self.decoder.forward(*step, wanted)
             return ModelRunnerOutput(*self._sample(inputs, hidden))

@@ -181,12 +181,13 @@ class CPUDecoder(Decoder):
         buffers = self._buffers.step(len(token_ids), len(parts))
         last = len(self._runs) - 1
         for number, run in enumerate(self._runs):
-            begins = token_ids if not number else NO_TOKENS
             ends = (hidden, kept, chosen) if number == last else (NO_HIDDEN, NO_TOKENS, NO_TOKENS)
+            run_hidden, run_kept, run_chosen = ends
             kernels.run_layers(
-                self._buffers.hall, *run, sizes, *self._embedding, begins, slots, places,
-                *rotations, tables, sequences, parts, shared, sharers, blocks, ends[1], kept_blocks,
-                buffers, self._prompt_room, self._last_norm, ends[0], self._head, ends[2],
+                self._buffers.hall, *run, sizes, *self._embedding,
+                NO_TOKENS if number else token_ids, slots, places, *rotations, tables, sequences,
+                parts, shared, sharers, blocks, run_kept, kept_blocks, buffers, self._prompt_room,
+                self._last_norm, run_hidden, self._head, run_chosen,
             )  # fmt: skip
 
     def _rotations(self, length: int) -> tuple[np.ndarray, np.ndarray]:
