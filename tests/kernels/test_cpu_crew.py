@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numba import njit
 
-from mini_vllm.kernels.cpu.crew import join, meet, new_hall, open_hall, share
+from mini_vllm.kernels.cpu.crew import join, leave, meet, new_hall, open_hall, share, take
 
 STAGES, ITEMS = 200, 37
 
@@ -31,6 +31,23 @@ def work(hall, most, counts, sums):
         meet(crew)
         sums[stage, crew.number] = counts[stage].sum()
     return crew.number, crew.size
+
+
+@njit(nogil=True)
+def take_all(hall, most, items, unit, largest, owners, sizes):
+    """In each stage items are taken as they come; who took them, and how many at once."""
+    crew = join(hall, most)
+    if not crew.size:
+        return
+    for stage in range(STAGES):
+        first, end = take(crew, items, unit, largest)
+        while first < end:
+            for item in range(first, end):
+                owners[stage, item] += 1
+                sizes[stage, item] = end - first
+            first, end = take(crew, items, unit, largest)
+        meet(crew)
+    leave(crew)
 
 
 def at_once(threads: int, most: int) -> tuple[list[tuple[int, int]], np.ndarray, np.ndarray]:
@@ -72,3 +89,30 @@ def test_who_comes_late_does_nothing() -> None:
     enter(hall)
     assert work(address, 1, counts, sums) == (0, 1)
     assert (counts == 2).all()
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+@pytest.mark.parametrize(("items", "unit", "largest"), [(37, 1, 37), (200, 16, 48), (5, 8, 64)])
+def test_items_are_taken_once_in_whole_units(
+    threads: int, items: int, unit: int, largest: int
+) -> None:
+    hall = new_hall()
+    owners, sizes = (np.zeros((STAGES, items), np.int64) for _ in range(2))
+    address = enter(hall)
+    crowd = [
+        threading.Thread(
+            target=take_all, args=(address, threads, items, unit, largest, owners, sizes)
+        )
+        for _ in range(threads)
+    ]
+    for thread in crowd:
+        thread.start()
+    for thread in crowd:
+        thread.join()
+    assert (owners == 1).all()
+    assert sizes.max() <= max(largest, unit)
+    # All but what is left at the end are whole units.
+    assert (sizes[:, : items // unit * unit] % unit == 0).all()
+    if items > largest:
+        # Fewer towards the end, so that all finish together.
+        assert (sizes[:, -1] < sizes[:, 0]).all()

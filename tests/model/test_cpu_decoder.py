@@ -27,8 +27,8 @@ ALIKE, EXACT = 2e-4, 2e-2
 """How far, in mean squares, logits may be from those of activations that are rounded alike (a sum's
 last bit can turn a rounding), and of activations that are not rounded at all."""
 SLOW_TO_COMPILE = [pytest.param(kind, marks=pytest.mark.slow) for kind in (Kind.Q8_0, Kind.Q4_0)]
-LENGTHS = (61, 7, 34, 96)
-CHUNKS = (49, 1, 34, 90)
+LENGTHS = (61, 7, 34, 182)
+CHUNKS = (49, 1, 34, 176)
 """In the first step the threads share the tokens, in slabs; in later ones they share matrices."""
 THREADS = 2
 assert sum(CHUNKS) >= THREADS * max(OWN_FROM, SLAB + 1)

@@ -25,6 +25,7 @@ from mini_vllm.kernels.cpu.formats import (
     whole_chunks,
 )
 from mini_vllm.kernels.cpu.online_softmax import HIDDEN, TILE, shrink_row, soften_row
+from mini_vllm.kernels.cpu.paged_cache import cache_offset
 from mini_vllm.kernels.cpu.products import (
     ROW_BYTES,
     TOKEN_BYTES,
@@ -47,7 +48,6 @@ from mini_vllm.kernels.cpu.simd import (
     exp2,
     load_16,
     load_f32,
-    load_i32,
     load_u16,
     multiply_16,
     prefetch,
@@ -59,6 +59,8 @@ from mini_vllm.kernels.cpu.simd import (
     store_row,
     store_u16,
 )
+from mini_vllm.kernels.cpu.tiled_attention import Cache, attend_part_in_tiles
+from mini_vllm.kernels.cpu.tiles import UNIT_ROWS, takes_tiles
 
 _ONE, _TWO, _THREE, _FOUR = (0,), (0,) * 2, (0,) * 3, (0,) * 4
 _PAIR_BYTES = 128
@@ -152,13 +154,6 @@ def _whole_chunks(row, row_stride, count, whole, row_bytes, scratch):
 
 
 @njit
-def cache_offset(table, position, block_size, row_stride):
-    """Bytes from the start of a cache to the row of a position, by the int32 `table` of blocks."""
-    block = np.int64(load_i32(table + 4 * (position // block_size)))
-    return (block * block_size + position % block_size) * row_stride
-
-
-@njit
 def _attend_part(
     form, q, q_stride, k_cache, v_cache, table, block_size, kv_heads, heads, head_dim, start, stop,
     scale, scores, sums, states, scratch, following,
@@ -234,7 +229,7 @@ def _attend_part(
 @njit
 def attend(
     crew, form, q, k_cache, v_cache, tables, sequences, parts, block_size, kv_heads, head_dim,
-    scale, scores, sums, states, scratch,
+    scale, scores, sums, states, scratch, room,
 ):  # fmt: skip
     """Attention of T tokens, each over its own context, in parts: a crew's work.
 
@@ -246,25 +241,41 @@ def attend(
         parts: int64 `[P, 3]`: token, first position, and the one after the last; those of a token
             are consecutive. An empty one is in `sums` and `states` already (`attend_shared`).
         scores, sums, states, scratch: room for P parts; `merge_parts` takes sums and states.
+        room: float32 `[threads, n]`, see `room_for_prompts`.
     """
     heads, q_stride, scratch_stride = q.shape[1], q.strides[1], scratch.strides[1]
     row_stride = kv_heads * head_dim * number_bytes(form)
     q_rows, table_rows = rows_of(q), rows_of(tables)
     score_rows, sum_rows, state_rows = rows_of(scores), rows_of(sums), rows_of(states)
     scratch_rows, last = rows_of(scratch), len(parts) - 1
+    head_bytes, mine = row_stride // kv_heads, row_at(rows_of(room), crew.number)
+    tiled = (
+        takes_tiles(form) and head_dim % CHUNK == 0 and block_size % UNIT_ROWS == 0
+        and heads // kv_heads <= LANES
+    )  # fmt: skip
     first, end = share(crew, len(parts))
     for part in range(first, end):
         token, start, stop = parts[part, 0], parts[part, 1], parts[part, 2]
         if start == stop:
             continue
-        other = min(part + 1, last)
-        table = row_at(table_rows, sequences[parts[other, 0]])
-        following = k_cache + cache_offset(table, parts[other, 1], block_size, row_stride)
+        table, other = row_at(table_rows, sequences[token]), min(part + 1, last)
+        next_table = row_at(table_rows, sequences[parts[other, 0]])
+        query, part_sums = row_at(q_rows, token), row_at(sum_rows, part)
+        part_states = row_at(state_rows, part)
+        if tiled and start % UNIT_ROWS == 0:
+            cache = Cache(k_cache, v_cache, table, block_size, row_stride, head_bytes)
+            following = Cache(k_cache, v_cache, next_table, block_size, row_stride, head_bytes)
+            attend_part_in_tiles(
+                form, query, q_stride, cache, following, parts[other, 1], parts[other, 2],
+                kv_heads, heads, head_dim, start, stop, scale, part_sums, sums.strides[1],
+                part_states, mine,
+            )  # fmt: skip
+            continue
+        ahead = k_cache + cache_offset(next_table, parts[other, 1], block_size, row_stride)
         _attend_part(
-            form, row_at(q_rows, token), q_stride, k_cache, v_cache,
-            row_at(table_rows, sequences[token]), block_size, kv_heads, heads, head_dim, start,
-            stop, scale, row_at(score_rows, part), row_at(sum_rows, part),
-            row_at(state_rows, part), Rows(row_at(scratch_rows, part), scratch_stride), following,
+            form, query, q_stride, k_cache, v_cache, table, block_size, kv_heads, heads, head_dim,
+            start, stop, scale, row_at(score_rows, part), part_sums, part_states,
+            Rows(row_at(scratch_rows, part), scratch_stride), ahead,
         )  # fmt: skip
 
 

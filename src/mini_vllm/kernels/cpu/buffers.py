@@ -13,6 +13,7 @@ from mini_vllm.kernels.cpu.formats import whole_chunks
 from mini_vllm.kernels.cpu.head import TILE_ROWS
 from mini_vllm.kernels.cpu.layers import OWN_FROM, SLAB, StepBuffers
 from mini_vllm.kernels.cpu.online_softmax import TILE
+from mini_vllm.kernels.cpu.tiles import UNIT_ROWS
 
 
 def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> np.ndarray:
@@ -48,12 +49,14 @@ class Buffers:
         hidden, inner, heads, kv_heads, head_dim = self._widths
         width = whole_chunks(head_dim)
         slab = self._threads * max(OWN_FROM, SLAB)
-        widest = whole_chunks(max(hidden, inner, heads * head_dim))
+        # An odd number of cache lines, so that rows do not meet in the same few sets of a cache.
+        widest = 4 * whole_chunks(max(hidden, inner, heads * head_dim))
+        widest += 64 * (widest // 64 % 2 == 0)
         return StepBuffers(
             residual=zeros(tokens, hidden),
             normed=zeros(slab, hidden),
-            packed=zeros(max(tokens, slab), 4 * widest, dtype=torch.uint8),
-            gated=zeros(self._threads * OWN_FROM, 4 * widest, dtype=torch.uint8),
+            packed=zeros(max(tokens, slab) + UNIT_ROWS, widest, dtype=torch.uint8),
+            gated=zeros(slab + UNIT_ROWS, widest, dtype=torch.uint8),
             qkv=zeros(slab, (heads + 2 * kv_heads) * head_dim),
             q=zeros(tokens, heads, 4 * width, dtype=torch.uint8),
             attended=zeros(tokens, heads, head_dim),

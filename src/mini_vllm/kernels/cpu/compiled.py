@@ -24,6 +24,8 @@ import numba
 import torch
 from numba import njit
 
+from mini_vllm.kernels.cpu.tiles import NATIVE_TILES
+
 _LOG = logging.getLogger("mini_vllm")
 
 
@@ -54,6 +56,7 @@ def cache_folder() -> Path | None:
 def _fingerprint() -> str:
     digest = hashlib.sha256(f"{numba.__version__} {llvm.get_host_cpu_name()}".encode())
     digest.update(llvm.get_host_cpu_features().flatten().encode())
+    digest.update(str(NATIVE_TILES).encode())
     for source in sorted(Path(__file__).parent.glob("*.py")):
         digest.update(source.read_bytes())
     return digest.hexdigest()[:16]

@@ -20,8 +20,9 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from mini_vllm.kernels.cpu.simd import I32, I64, address_of, call
+from mini_vllm.kernels.cpu.tiles import close_tiles, open_tiles
 
-_JOINED, _SIZE, _ARRIVED, _MEETINGS = 0, 8, 128, 256
+_JOINED, _SIZE, _ARRIVED, _MEETINGS, _TAKEN = 0, 8, 128, 256, 384
 """Where a hall has its counts; apart, for processors fetch neighbouring lines in pairs."""
 _CLOSED = 1 << 32
 """Added to the count of who joined once a crew is complete."""
@@ -41,7 +42,7 @@ class Crew(NamedTuple):
 
 def new_hall() -> np.ndarray:
     """Where a crew meets."""
-    return np.zeros(48, np.int64)
+    return np.zeros(64, np.int64)
 
 
 def _pointer(b: ir.IRBuilder, address: Any) -> Any:
@@ -132,6 +133,7 @@ def open_hall(hall):
     _write(address + _JOINED, 0)
     _write(address + _SIZE, 0)
     _write(address + _ARRIVED, 0)
+    _write(address + _TAKEN, 0)
     return address
 
 
@@ -145,6 +147,7 @@ def join(hall, most):
     while True:
         size = _read(hall + _SIZE)
         if size:
+            open_tiles()
             return Crew(hall, number, size)
         joined = _read(hall + _JOINED)
         if joined < _CLOSED and (joined == most or looks > _PATIENCE):
@@ -156,13 +159,22 @@ def join(hall, most):
 
 
 @njit
+def leave(crew):
+    """What a member does last."""
+    if crew.size:
+        close_tiles()
+
+
+@njit
 def meet(crew):
     """Returns when all members have come here."""
     if crew.size == 1:
+        _write(crew.hall + _TAKEN, 0)
         return
     before = _read(crew.hall + _MEETINGS)
     if _add(crew.hall + _ARRIVED, 1) + 1 == crew.size:
         _write(crew.hall + _ARRIVED, 0)
+        _write(crew.hall + _TAKEN, 0)
         _write(crew.hall + _MEETINGS, before + 1)
         return
     looks = 0
@@ -175,3 +187,20 @@ def meet(crew):
 def share(crew, items):
     """The member's share of a number of items: the first, and the one after the last."""
     return crew.number * items // crew.size, (crew.number + 1) * items // crew.size
+
+
+@njit
+def take(crew, items, unit, most):
+    """The next of a number of items that no member has taken since all met; none at last.
+
+    The first, and the one after the last: whole units, at most `most`, and fewer towards the end,
+    so that members finish together even where one has the slower core.
+    """
+    while True:
+        taken = _read(crew.hall + _TAKEN)
+        if taken >= items:
+            return items, items
+        units = (items - taken) // (2 * crew.size * unit)
+        end = min(taken + min(max(units, 1) * unit, most), items)
+        if _replace(crew.hall + _TAKEN, taken, end) == taken:
+            return taken, end

@@ -83,7 +83,7 @@ def format_name(marker: types.Array) -> str:
     return {types.float32: "float32", types.uint16: "bfloat16", types.int8: "int8"}[dtype]
 
 
-def _trait(of: Any, kind: types.Type) -> Any:
+def trait(of: Any, kind: types.Type) -> Any:
     """A function of a marker that compiles to a constant of its format."""
 
     @intrinsic
@@ -98,10 +98,10 @@ def _trait(of: Any, kind: types.Type) -> Any:
     return trait
 
 
-weight_bytes = _trait(lambda form: form.weight_bytes, types.int64)
-activation_bytes = _trait(lambda form: form.activation_bytes, types.int64)
-number_bytes = _trait(lambda form: form.dtype.itemsize, types.int64)
-bits = _trait(lambda form: form.bits, types.int64)
-above = _trait(lambda form: form.above, types.int64)
-numbers = _trait(lambda form: form.numbers, types.int64)
-is_integer = _trait(lambda form: form.bits > 0, types.boolean)
+weight_bytes = trait(lambda form: form.weight_bytes, types.int64)
+activation_bytes = trait(lambda form: form.activation_bytes, types.int64)
+number_bytes = trait(lambda form: form.dtype.itemsize, types.int64)
+bits = trait(lambda form: form.bits, types.int64)
+above = trait(lambda form: form.above, types.int64)
+numbers = trait(lambda form: form.numbers, types.int64)
+is_integer = trait(lambda form: form.bits > 0, types.boolean)

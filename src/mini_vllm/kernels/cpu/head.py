@@ -10,7 +10,7 @@ import numpy as np
 from numba import njit, prange
 
 from mini_vllm.kernels.cpu.compiled import entry
-from mini_vllm.kernels.cpu.crew import join, meet, open_hall, share
+from mini_vllm.kernels.cpu.crew import join, leave, meet, open_hall, share
 from mini_vllm.kernels.cpu.formats import CHUNK, weight_bytes, whole_chunks
 from mini_vllm.kernels.cpu.matmul import matmul, pack_row, rows_times_tokens
 from mini_vllm.kernels.cpu.simd import Rows, highest_of_64, load_f32, plain, row_at, rows_of
@@ -31,6 +31,7 @@ def head_logits(hall, workers, form, head, scale, rows, hidden, packed, out):
                 pack_row(form, row_at(source, token), width, row_at(x, token))
             meet(crew)
             matmul(crew, form, head, scale, plain(0), rows, width, x, logits, tokens, plain(False))
+        leave(crew)
 
 
 @njit
@@ -50,7 +51,7 @@ def _likeliest_of_share(
         count = min(TILE_ROWS, rows - first)
         rows_times_tokens(
             form, head + first * stride, scale + 4 * first if scale else 0, none, none,
-            count, columns, x, logits, none, tokens, over,
+            count, columns, x, logits, none, tokens, over, none, 1,
         )  # fmt: skip
         for token in range(tokens):
             found = row_at(logits, token)

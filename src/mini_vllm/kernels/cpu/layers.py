@@ -2,7 +2,7 @@
 
 One call runs all layers of a kind, by a crew of threads. With few tokens its members share each
 stage of a layer, and meet after it: norm, projection, attention, and so on. With many each takes
-its own tokens through all that comes before attention, and after it through all that comes then.
+some tokens, as they come, through all between one attention and the next.
 
 Invariant: nothing is allocated; `StepBuffers` are as large as the step needs.
 """
@@ -15,7 +15,7 @@ import numpy as np
 from numba import njit, prange
 
 from mini_vllm.kernels.cpu.compiled import entry
-from mini_vllm.kernels.cpu.crew import join, meet, open_hall, share
+from mini_vllm.kernels.cpu.crew import join, leave, meet, open_hall, share, take
 from mini_vllm.kernels.cpu.formats import (
     CHUNK,
     FLOAT,
@@ -24,14 +24,15 @@ from mini_vllm.kernels.cpu.formats import (
 from mini_vllm.kernels.cpu.head import likeliest
 from mini_vllm.kernels.cpu.matmul import (
     PANEL,
-    PANEL_TOKENS,
     matmul,
     pack_row,
     rows_times_tokens,
+    tokens_at_once,
     unpack_row,
 )
 from mini_vllm.kernels.cpu.paged_attention import attention
 from mini_vllm.kernels.cpu.simd import (
+    Rows,
     address_of,
     load_i64,
     plain,
@@ -41,6 +42,7 @@ from mini_vllm.kernels.cpu.simd import (
     store_row,
 )
 from mini_vllm.kernels.cpu.stages import gate_row, norm_row, place_heads
+from mini_vllm.kernels.cpu.tiles import NATIVE_TILES
 
 LAYER = np.dtype(
     [
@@ -58,8 +60,11 @@ OWN_FROM = 48
 """From so many tokens a thread on, each thread takes its own through all stages between one
 attention and the next, with nothing to wait for and its numbers in its own cache. With fewer, the
 threads share each matrix, so that it is read once."""
-SLAB = 66
-"""The most tokens that a thread takes along together."""
+SLAB, LEAST_SLAB = (128, 64) if NATIVE_TILES else (66, 30)
+"""The most tokens that a thread takes along together, whose numbers its second cache holds, and the
+fewest where there are many, for each time a layer's weights are read."""
+GATED = 64 if NATIVE_TILES else 66
+"""The most tokens whose gates are open at once: those of a panel lie in the first cache."""
 FEW = 4
 """Fewer tokens than this each thread norms and packs for itself, all of them, which is done sooner
 than a share of them and a meeting."""
@@ -144,13 +149,16 @@ def _place(form, first, end, layer, sizes, slots, positions, cos, sin, qkv, q, h
 
 
 @njit
-def _gate(form, tokens, begin, end, inner, gate_up, packed):
-    """SwiGLU of some of the inner dimension, from a whole chunk on, packed for what comes next."""
-    offset = begin // CHUNK * activation_bytes(form)
+def _gate(form, tokens, begin, end, gate_up, packed):
+    """SwiGLU of some of the inner dimension, from a whole chunk on, packed for what comes next.
+
+    `gate_up` has their gates and then what these let through.
+    """
+    offset, count = begin // CHUNK * activation_bytes(form), end - begin
     for token in range(tokens):
-        gate = row_at(gate_up, token) + 4 * begin
-        gate_row(gate, gate + 4 * inner, end - begin, gate)
-        pack_row(form, gate, end - begin, row_at(packed, token) + offset)
+        gate = row_at(gate_up, token)
+        gate_row(gate, gate + 4 * count, count, gate)
+        pack_row(form, gate, count, row_at(packed, token) + offset)
 
 
 @njit
@@ -163,86 +171,87 @@ def _share_of_inner(crew, inner):
 
 
 @njit
-def _gate_up(form, tokens, begin, end, layer, sizes, x, out):
+def _gate_up(form, tokens, begin, end, layer, sizes, x, out, turn, turns):
     """The products with gate and up that `_gate` takes for this part of the inner dimension."""
-    none, over, inner = plain(0), plain(False), sizes.inner
-    if end - begin == inner:
+    none, over, inner, count = plain(0), plain(False), sizes.inner, end - begin
+    if count == inner:
         rows_times_tokens(
             form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias, none, 2 * inner,
-            sizes.hidden, x, out, none, tokens, over,
+            sizes.hidden, x, out, none, tokens, over, turn, turns,
         )  # fmt: skip
         return
-    for start in (begin, inner + begin):
+    for part in range(2):
+        start = part * inner + begin
         rows_times_tokens(
-            form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias, start,
-            start + end - begin, sizes.hidden, x, out, none, tokens, over,
+            form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias, start, start + count,
+            sizes.hidden, x, Rows(out.address + 4 * (part * count - start), out.stride), none,
+            tokens, over, turn, turns,
         )  # fmt: skip
 
 
 @njit
-def _share_of_tokens(crew, tokens):
-    """The tokens that a member takes: the first, the one after the last, and how many at a time,
-    none of them few."""
-    start, end = share(crew, tokens)
-    slabs = max(1, (end - start + SLAB - 1) // SLAB)
-    together = (end - start + slabs - 1) // slabs
-    return start, end, (together + PANEL_TOKENS - 1) // PANEL_TOKENS * PANEL_TOKENS
+def _least_slab(crew, form, tokens):
+    """The fewest tokens that a member takes at once: of few, its share."""
+    unit = tokens_at_once(form)
+    even = ((tokens + crew.size - 1) // crew.size + unit - 1) // unit * unit
+    return even if even <= min(2 * LEAST_SLAB, SLAB) else LEAST_SLAB
 
 
 @njit
 def _own_heads(
-    crew, form, cache_form, tokens, layer, sizes, slots, positions, cos, sin, residual, normed,
-    packed, qkv, q, head_bytes,
+    crew, form, cache_form, first, count, layer, sizes, slots, positions, cos, sin, residual,
+    normed, packed, qkv, q, head_bytes,
 ):  # fmt: skip
-    """What comes before attention, each member for its tokens."""
+    """What comes before attention, for the `count` tokens from `first` on, by one member."""
     none, over, place = plain(0), plain(False), crew.number * SLAB
     heads = sizes.heads + 2 * sizes.kv_heads
-    mine = rows_from(packed, place)
-    mine_normed, mine_qkv = rows_from(normed, place), rows_from(qkv, place)
-    start, end, together = _share_of_tokens(crew, tokens)
-    for first in range(start, end, together):
-        count, numbers = min(together, end - first), rows_from(residual, first)
-        _norm(
-            form, none, count, layer.input_norm, sizes.hidden, sizes.eps, numbers, mine_normed, mine
-        )  # fmt: skip
-        rows_times_tokens(
-            form, layer.qkv, layer.qkv_scale, layer.qkv_bias, none, heads * sizes.head_dim,
-            sizes.hidden, mine, mine_qkv, none, count, over,
-        )  # fmt: skip
-        _place(
-            cache_form, none, count * heads, layer, sizes, slots + 8 * first, positions + 8 * first,
-            cos, sin, mine_qkv, rows_from(q, first), head_bytes,
-        )  # fmt: skip
+    mine, mine_qkv = rows_from(packed, place), rows_from(qkv, place)
+    _norm(
+        form, none, count, layer.input_norm, sizes.hidden, sizes.eps, rows_from(residual, first),
+        rows_from(normed, place), mine,
+    )  # fmt: skip
+    rows_times_tokens(
+        form, layer.qkv, layer.qkv_scale, layer.qkv_bias, none, heads * sizes.head_dim,
+        sizes.hidden, mine, mine_qkv, none, count, over, none, plain(1),
+    )  # fmt: skip
+    _place(
+        cache_form, none, count * heads, layer, sizes, slots + 8 * first, positions + 8 * first,
+        cos, sin, mine_qkv, rows_from(q, first), head_bytes,
+    )  # fmt: skip
 
 
 @njit
 def _own_rest(
-    crew, o_form, gate_up_form, down_form, tokens, layer, sizes, attended, residual, normed, packed,
-    gate_up,
+    crew, o_form, gate_up_form, down_form, first, count, layer, sizes, attended, residual, normed,
+    packed, gate_up, gated,
 ):  # fmt: skip
-    """What comes after attention, each member for its tokens."""
+    """What comes after attention, for the `count` tokens from `first` on, by one member."""
     none, onto, place = plain(0), plain(True), crew.number * SLAB
     hidden, inner, width = sizes.hidden, sizes.inner, sizes.heads * sizes.head_dim
-    mine = rows_from(packed, place)
-    mine_normed, mine_gate_up = rows_from(normed, place), rows_from(gate_up, place)
-    start, end, together = _share_of_tokens(crew, tokens)
-    for first in range(start, end, together):
-        count, numbers = min(together, end - first), rows_from(residual, first)
-        _pack(o_form, none, count, width, rows_from(attended, first), mine)
-        rows_times_tokens(
-            o_form, layer.o, layer.o_scale, layer.o_bias, none, hidden, width, mine, numbers,
-            none, count, onto,
-        )  # fmt: skip
-        _norm(
-            gate_up_form, none, count, layer.post_norm, hidden, sizes.eps, numbers, mine_normed,
-            mine,
-        )  # fmt: skip
-        _gate_up(gate_up_form, count, none, inner, layer, sizes, mine, mine_gate_up)
-        _gate(down_form, count, none, inner, inner, mine_gate_up, mine)
-        rows_times_tokens(
-            down_form, layer.down, layer.down_scale, layer.down_bias, none, hidden, inner, mine,
-            numbers, none, count, onto,
-        )  # fmt: skip
+    mine, numbers = rows_from(packed, place), rows_from(residual, first)
+    mine_gate_up, mine_gated = rows_from(gate_up, place), rows_from(gated, place)
+    _pack(o_form, none, count, width, rows_from(attended, first), mine)
+    rows_times_tokens(
+        o_form, layer.o, layer.o_scale, layer.o_bias, none, hidden, width, mine, numbers, none,
+        count, onto, none, plain(1),
+    )  # fmt: skip
+    _norm(
+        gate_up_form, none, count, layer.post_norm, hidden, sizes.eps, numbers,
+        rows_from(normed, place), mine,
+    )  # fmt: skip
+    # Panel by panel, so that what SwiGLU takes is still in the first cache.
+    step = PANEL if inner % PANEL == 0 else inner
+    room = Rows(mine_gate_up.address, min(8 * step + 64, mine_gate_up.stride))
+    turns = (count + GATED - 1) // GATED
+    for begin in range(0, inner, step):
+        for turn in range(turns):
+            few, x = min(GATED, count - turn * GATED), rows_from(mine, turn * GATED)
+            _gate_up(gate_up_form, few, begin, begin + step, layer, sizes, x, room, turn, turns)
+            _gate(down_form, few, begin, begin + step, room, rows_from(mine_gated, turn * GATED))
+    rows_times_tokens(
+        down_form, layer.down, layer.down_scale, layer.down_bias, none, hidden, inner, mine_gated,
+        numbers, none, count, onto, none, plain(1),
+    )  # fmt: skip
 
 
 @njit
@@ -302,8 +311,9 @@ def _joint_rest(
     _norm(gate_up_form, first, end, layer.post_norm, hidden, sizes.eps, residual, normed, packed)
     _meet_if_many(crew, tokens)
     begin, stop = _share_of_inner(crew, inner)
-    _gate_up(gate_up_form, tokens, begin, stop, layer, sizes, packed, gate_up)
-    _gate(down_form, tokens, begin, stop, inner, gate_up, gated)
+    mine = Rows(gate_up.address + 8 * begin, gate_up.stride)
+    _gate_up(gate_up_form, tokens, begin, stop, layer, sizes, packed, mine, plain(0), plain(1))
+    _gate(down_form, tokens, begin, stop, mine, gated)
     meet(crew)
     matmul(
         crew, down_form, layer.down, layer.down_scale, layer.down_bias, hidden, inner, gated,
@@ -340,14 +350,19 @@ def _run(
                 row_at(residual, token),
             )  # fmt: skip
         meet(crew)
+    gated, own = rows_of(buffers.gated), tokens >= crew.size * OWN_FROM
+    least = _least_slab(crew, qkv_form, tokens)
+    if own:
+        first, end = take(crew, tokens, least, SLAB)
+        while first < end:
+            _own_heads(
+                crew, qkv_form, cache_form, first, end - first, layers[0], sizes, slots_,
+                positions_, cos_, sin_, residual, normed, packed, qkv, q, head_bytes,
+            )  # fmt: skip
+            first, end = take(crew, tokens, least, SLAB)
     for i in range(len(layers)):
         layer = layers[i]
-        if tokens >= crew.size * OWN_FROM:
-            _own_heads(
-                crew, qkv_form, cache_form, tokens, layer, sizes, slots_, positions_, cos_, sin_,
-                residual, normed, packed, qkv, q, head_bytes,
-            )  # fmt: skip
-        else:
+        if not own:
             _joint_heads(
                 crew, qkv_form, cache_form, tokens, layer, sizes, slots_, positions_, cos_, sin_,
                 residual, normed, packed, qkv, q, head_bytes,
@@ -365,16 +380,28 @@ def _run(
                 _keep(wanted, residual, hidden)
                 _keep(wanted, attended, sizes.heads * dim)
             tokens = len(wanted)
+            own = tokens >= crew.size * OWN_FROM
+            least = _least_slab(crew, qkv_form, tokens)
             meet(crew)
-        if tokens >= crew.size * OWN_FROM:
-            _own_rest(
-                crew, o_form, gate_up_form, down_form, tokens, layer, sizes, attended, residual,
-                normed, packed, gate_up,
-            )  # fmt: skip
+        if own:
+            first, end = take(crew, tokens, least, SLAB)
+            while first < end:
+                _own_rest(
+                    crew, o_form, gate_up_form, down_form, first, end - first, layer, sizes,
+                    attended, residual, normed, packed, gate_up, gated,
+                )  # fmt: skip
+                if i + 1 < len(layers):
+                    # The next layer's heads, while the tokens' numbers are in the cache.
+                    _own_heads(
+                        crew, qkv_form, cache_form, first, end - first, layers[i + 1], sizes,
+                        slots_, positions_, cos_, sin_, residual, normed, packed, qkv, q,
+                        head_bytes,
+                    )  # fmt: skip
+                first, end = take(crew, tokens, least, SLAB)
         else:
             _joint_rest(
                 crew, o_form, gate_up_form, down_form, tokens, layer, sizes, attended, residual,
-                normed, packed, gate_up, rows_of(buffers.gated),
+                normed, packed, gate_up, gated,
             )  # fmt: skip
     meet(crew)
     if len(chosen):
@@ -430,3 +457,4 @@ def run_layers(
                 tables, sequences, parts, shared_parts, sharers, blocks, wanted, wanted_blocks,
                 buffers, prompt_room, last_norm, out, head, chosen,
             )  # fmt: skip
+        leave(crew)

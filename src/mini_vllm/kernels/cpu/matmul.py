@@ -48,6 +48,7 @@ from mini_vllm.kernels.cpu.simd import (
     LANES,
     Rows,
     address_of,
+    clear,
     load_16,
     load_f32,
     load_number,
@@ -59,14 +60,29 @@ from mini_vllm.kernels.cpu.simd import (
     store_number,
     store_row,
 )
+from mini_vllm.kernels.cpu.tiles import (
+    NATIVE_TILES,
+    STEP_BYTES,
+    STRIDE,
+    UNIT_ROWS,
+    multiply_tiles,
+    takes_tiles,
+    zeros,
+)
 
 PANEL = 64
 """Rows of numbers that lie side by side."""
-PANEL_TOKENS, GROUP_TOKENS = 6, 32
+PANEL_TOKENS, GROUP_TOKENS, TILE_TOKENS = 6, 32, 32
 """Tokens that a panel takes at once, and about as many as a thread takes it with before it turns to
 the next: small enough to share the work out evenly."""
 
 _ONE, _TWO, _FOUR, _SIX = (0,), (0,) * 2, (0,) * 4, (0,) * 6
+
+
+@njit(inline="always")
+def tokens_at_once(form):
+    """The tokens that a panel is multiplied with, with which nothing is left over."""
+    return UNIT_ROWS if takes_tiles(form) else PANEL_TOKENS
 
 
 @njit(inline="always")
@@ -146,8 +162,8 @@ def _choose(form, shape, w, ahead, scale, bias, count, chunks, x, x_stride, out,
 
 
 @njit
-def _panel_times_tokens(form, w, scale, bias, count, chunks, x, out, end, add):
-    """One panel with the first `end` tokens of `x`, a few at a time."""
+def _panel_from_registers(form, w, scale, bias, count, chunks, x, out, end, add, turn, turns):
+    """`_panel_times_tokens`, six tokens at a time."""
     token, x_stride, stride = 0, x.stride, out.stride
     size = chunks * panel_rows(form) * weight_bytes(form)
     ahead, rest = w + size, size
@@ -182,15 +198,101 @@ def _panel_times_tokens(form, w, scale, bias, count, chunks, x, out, end, add):
 
 
 @njit
-def rows_times_tokens(form, w, scale, bias, start, stop, columns, x, out, token, end, add):
-    """`out[token:end, start:stop]` of `matmul`, by the calling thread; `start` begins a panel."""
+def _panel_from_tiles(form, w, scale, bias, count, chunks, x, out, end, add, turn, turns):
+    """`_panel_times_tokens`, 32 tokens at a time; what is left over goes by way of a desk."""
+    passes = 2 * (end // TILE_TOKENS) + min((end % TILE_TOKENS + UNIT_ROWS - 1) // UNIT_ROWS, 2)
+    # In each pass, its part of the next panel is fetched.
+    ahead, size = w + chunks * STEP_BYTES, -(-STEP_BYTES // (passes * turns * 64)) * 64
+    ahead += turn * passes * chunks * size
+    for token in range(0, end, TILE_TOKENS):
+        tokens = min(TILE_TOKENS, end - token)
+        source, target = row_at(x, token), row_at(out, token)
+        if tokens % UNIT_ROWS or count < PANEL or (add and bias):
+            found = desk()
+            _copy_sums(target, out.stride, bias, tokens, count, add, found)
+            _multiply_panel(
+                tokens, source, x.stride, w, chunks, found, STRIDE, found, STRIDE, ahead, size
+            )  # fmt: skip
+            for row in range(tokens):
+                store_row(found + row * STRIDE, count, FLOAT, target + row * out.stride)
+        elif add:
+            _multiply_panel(
+                tokens, source, x.stride, w, chunks, target, out.stride, target, out.stride, ahead,
+                size,
+            )  # fmt: skip
+        else:
+            start = bias if bias else zeros()
+            _multiply_panel(
+                tokens, source, x.stride, w, chunks, start, 0, target, out.stride, ahead, size
+            )  # fmt: skip
+        ahead += 2 * chunks * size
+
+
+@njit
+def _copy_sums(out, stride, bias, tokens, count, add, found):
+    """What the sums of some tokens begin with, to `found`."""
+    for token in range(tokens):
+        row = found + token * STRIDE
+        if add:
+            store_row(out + token * stride, count, FLOAT, row)
+        else:
+            clear(row, count)
+        if bias:
+            for i in range(count):
+                store_f32(row + 4 * i, load_f32(row + 4 * i) + load_f32(bias + 4 * i))
+
+
+@njit
+def _multiply_panel(
+    tokens, x, x_stride, w, chunks, start, start_stride, out, stride, ahead, size
+):  # fmt: skip
+    """`out = start + x @ w.T` of a panel and up to 32 tokens."""
+    if tokens == 1:
+        x_stride = 0
+    if tokens <= UNIT_ROWS:
+        multiply_tiles(
+            _ONE, _FOUR, x, x_stride, w, chunks, start, start_stride, out, stride, ahead, size
+        )  # fmt: skip
+        return
+    for half in (0, PANEL // 2):
+        place = 4 * half
+        multiply_tiles(
+            _TWO, _TWO, x, x_stride, w + place, chunks, start + place, start_stride, out + place,
+            stride, ahead + half // TILE_TOKENS * chunks * size, size,
+        )  # fmt: skip
+
+
+def _panel_times_tokens(form, w, scale, bias, count, chunks, x, out, end, add, turn, turns):
+    """One panel with the first `end` tokens of `x`, a few at a time."""
+
+
+@overload(_panel_times_tokens)
+def _choose_unit(form, w, scale, bias, count, chunks, x, out, end, add, turn, turns):
+    by_tiles = NATIVE_TILES and format_name(form) == "bfloat16"
+    panel = _panel_from_tiles if by_tiles else _panel_from_registers
+
+    def times(form, w, scale, bias, count, chunks, x, out, end, add, turn, turns):
+        panel(form, w, scale, bias, count, chunks, x, out, end, add, turn, turns)
+
+    return times
+
+
+@njit
+def rows_times_tokens(
+    form, w, scale, bias, start, stop, columns, x, out, token, end, add, turn, turns
+):
+    """`out[token:end, start:stop]` of `matmul`, by the calling thread; `start` begins a panel.
+
+    It is call number `turn` of the `turns` in which the thread takes the same panels, one after the
+    other, with as many tokens each.
+    """
     chunks, panel = whole_chunks(columns) // CHUNK, panel_rows(form)
     x = rows_from(x, token)
     for first in range(start, stop, panel):
         _panel_times_tokens(
             form, w + first * chunks * weight_bytes(form), scale + 4 * first if scale else 0,
             bias + 4 * first if bias else 0, min(panel, stop - first), chunks, x,
-            Rows(row_at(out, token) + 4 * first, out.stride), end - token, add,
+            Rows(row_at(out, token) + 4 * first, out.stride), end - token, add, turn, turns,
         )  # fmt: skip
 
 
@@ -210,17 +312,19 @@ def matmul(crew, form, w, scale, bias, rows, columns, x, out, tokens, add):
         return
     part_rows = panel_rows(form)
     groups = (tokens + GROUP_TOKENS - 1) // GROUP_TOKENS
-    together = (tokens + groups - 1) // groups + PANEL_TOKENS - 1
-    together = together // PANEL_TOKENS * PANEL_TOKENS
+    unit = tokens_at_once(form)
+    together = ((tokens + groups - 1) // groups + unit - 1) // unit * unit
     groups = (tokens + together - 1) // together
     parts = (rows + part_rows - 1) // part_rows
-    first, end = share(crew, parts * groups)
-    for item in range(first, end):
-        start, token = item // groups * part_rows, item % groups * together
+    item, end = share(crew, parts * groups)
+    while item < end:
+        start, group = item // groups * part_rows, item % groups
+        after = min(group + end - item, groups)
         rows_times_tokens(
-            form, w, scale, bias, start, min(start + part_rows, rows), columns, x, out, token,
-            min(token + together, tokens), add,
+            form, w, scale, bias, start, min(start + part_rows, rows), columns, x, out,
+            group * together, min(after * together, tokens), add, 0, 1,
         )  # fmt: skip
+        item += after - group
 
 
 @njit

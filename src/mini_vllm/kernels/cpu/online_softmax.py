@@ -28,7 +28,7 @@ from mini_vllm.kernels.cpu.simd import (
 TILE = 64
 """Positions whose scores exist at once."""
 HIDDEN = np.float32(-1e30)
-"""Score of a position that a query does not see: its weight is 2 ** -126."""
+"""Score of a position that a query does not see: its weight is 2 ** -125."""
 
 
 @njit

@@ -10,7 +10,7 @@ from numba import njit, prange
 
 from mini_vllm.kernels.cpu.attention import attend, merge_parts
 from mini_vllm.kernels.cpu.compiled import entry
-from mini_vllm.kernels.cpu.crew import join, meet, open_hall
+from mini_vllm.kernels.cpu.crew import join, leave, meet, open_hall
 from mini_vllm.kernels.cpu.prompt_attention import attend_prompts, attend_shared
 
 
@@ -38,6 +38,7 @@ def attention(
         attend(
             crew, form, q, k_cache, v_cache, tables, sequences, parts, block_size, kv_heads, dim,
             scale, buffers.scores, buffers.sums, buffers.states, buffers.scratch,
+            room,
         )  # fmt: skip
         meet(crew)
         merge_parts(crew, form, parts, buffers.sums, buffers.states, dim, out_form, out)
@@ -62,3 +63,4 @@ def paged_attention(
                 crew, form, q, k_cache, v_cache, tables, sequences, parts, shared, sharers, blocks,
                 block_size, kv_heads, dim, scale, out_form, out, buffers, room,
             )  # fmt: skip
+        leave(crew)

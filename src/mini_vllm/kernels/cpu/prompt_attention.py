@@ -16,10 +16,10 @@ from typing import NamedTuple
 import numpy as np
 from numba import njit
 
-from mini_vllm.kernels.cpu.attention import cache_offset
-from mini_vllm.kernels.cpu.crew import share
+from mini_vllm.kernels.cpu.crew import share, take
 from mini_vllm.kernels.cpu.formats import CHUNK, FLOAT, number_bytes
 from mini_vllm.kernels.cpu.online_softmax import HIDDEN, TILE
+from mini_vllm.kernels.cpu.paged_cache import cache_offset
 from mini_vllm.kernels.cpu.products import (
     add_outer,
     load_groups,
@@ -47,6 +47,7 @@ from mini_vllm.kernels.cpu.simd import (
     row_at,
     rows_from,
     rows_of,
+    scaled_16,
     spread_16,
     store_16,
     store_f32,
@@ -55,6 +56,8 @@ from mini_vllm.kernels.cpu.simd import (
     subtract_16,
     where_below_16,
 )
+from mini_vllm.kernels.cpu.tiled_attention import size_of_room
+from mini_vllm.kernels.cpu.tiles import multiply_tiles, takes_tiles, zeros
 
 QUERY_BLOCK = 64
 """Queries of a sequence that take a tile together, each with the heads of its group."""
@@ -103,6 +106,19 @@ def _multiply(form, rows, vectors, left, left_stride, left_step, right, steps, c
 
 
 @njit
+def _multiply_tiles(left, left_stride, right, chunks, count, lanes, fresh, out):
+    """`_multiply` by the matrix unit: rows of `left` are whole chunks of 32 bfloat16."""
+    for first in range(0, count, CHUNK):
+        for lane in range(0, lanes, CHUNK):
+            place = out + first * LANE_BYTES + 4 * lane
+            multiply_tiles(
+                _TWO, _TWO, left + first * left_stride, left_stride, right + 4 * lane, chunks,
+                zeros() if fresh else place, 0 if fresh else LANE_BYTES, place, LANE_BYTES,
+                plain(0), plain(0),
+            )  # fmt: skip
+
+
+@njit
 def _soften(form, filled, whole, tile, masked, scale, scores, limits, weights, state):
     """The softmax of 16 queries goes on over `scores [whole, .]` of the tile from position `tile`.
 
@@ -126,10 +142,8 @@ def _soften(form, filled, whole, tile, masked, scale, scores, limits, weights, s
     total = spread_16(np.float32(0))
     for position in range(0, whole, 2):
         place = scores + position * LANE_BYTES
-        first = multiply_16(load_16(FLOAT, place), factor)
-        second = multiply_16(load_16(FLOAT, place + LANE_BYTES), factor)
-        first = exp2_16(subtract_16(first, highest))
-        second = exp2_16(subtract_16(second, highest))
+        first = exp2_16(scaled_16(load_16(FLOAT, place), factor, highest))
+        second = exp2_16(scaled_16(load_16(FLOAT, place + LANE_BYTES), factor, highest))
         total = add_16(total, add_16(first, second))
         store_steps(form, first, second, weights, LANE_BYTES)
         weights += LANE_BYTES * number_bytes(form) // 2
@@ -142,19 +156,25 @@ def _soften(form, filled, whole, tile, masked, scale, scores, limits, weights, s
 
 @njit
 def _take_tile(
-    form, rows, vectors, steps, dim, width, tile, filled, masked, scale, room, panel, sums
+    form, tiled, rows, vectors, steps, dim, width, tile, filled, masked, scale, room, panel, sums
 ):
     """A panel of queries, of so many vectors, takes the first positions of a tile, `filled`.
 
     Its `sums [width, lanes]` go on.
     """
-    whole = (filled + STEP - 1) // STEP * STEP
+    step = CHUNK if tiled else STEP
+    whole = (filled + step - 1) // step * step
     n = 4 // number_bytes(form)
-    queries = room.queries + panel * steps * LANE_BYTES
-    _multiply(
-        form, rows, vectors, room.keys, 4 * steps, 4, queries, steps, whole, room.scores,
-        room.scores + TILE * LANE_BYTES,
-    )  # fmt: skip
+    queries, count = room.queries + panel * steps * LANE_BYTES, LANES * len(vectors)
+    if tiled:
+        _multiply_tiles(
+            room.keys, 4 * steps, queries, steps // LANES, whole, count, True, room.scores
+        )  # fmt: skip
+    else:
+        _multiply(
+            form, rows, vectors, room.keys, 4 * steps, 4, queries, steps, whole, room.scores,
+            room.scores + TILE * LANE_BYTES,
+        )  # fmt: skip
     for vector in range(len(vectors)):
         lanes = 64 * vector
         shrink, shrinks = _soften(
@@ -166,10 +186,15 @@ def _take_tile(
             for d in range(dim):
                 place = sums + d * LANE_BYTES + lanes
                 store_16(FLOAT, place, multiply_16(load_16(FLOAT, place), shrink))
-    _multiply(
-        form, rows, vectors, room.values, 4, 4 * width, room.weights, whole // n, width, sums,
-        plain(0),
-    )  # fmt: skip
+    if tiled:
+        _multiply_tiles(
+            room.values, 2 * TILE, room.weights, whole // CHUNK, width, count, False, sums
+        )  # fmt: skip
+    else:
+        _multiply(
+            form, rows, vectors, room.values, 4, 4 * width, room.weights, whole // n, width, sums,
+            plain(0),
+        )  # fmt: skip
 
 
 @njit
@@ -195,6 +220,16 @@ def _load_tile(
             _copy(form, source, dim, room.keys + 4 * steps * (first + i))
         _pair_values(form, v_cache + offset, row_stride, first, count, dim, width, room.values)
         position = end
+
+
+@njit
+def _turn_values(width, room):
+    """Values `[TILE / 2, width, 2]` as `[width, TILE]`, as the matrix unit takes them."""
+    _copy(FLOAT, room.values, TILE // 2 * width, room.rows)
+    for pair in range(0, TILE // 2, LANES):
+        for d in range(0, width, LANES):
+            source = room.rows + 4 * (pair * width + d)
+            turn_16(source, 4 * width, room.values + 2 * (d * TILE + 2 * pair), 2 * TILE)
 
 
 @njit
@@ -289,6 +324,7 @@ def _take_context(
     panels = (rows + PANEL - 1) // PANEL
     sums_bytes = (width + 1) * LANE_BYTES
     offset, row_stride = kv_head * dim * size, kv_heads * dim * size
+    tiled = takes_tiles(form) and dim % CHUNK == 0
     scale = np.float32(scale * LOG2_E)
     _turn_queries(form, q, picked, head_bytes, kv_head, group, rows, first, dim, steps, room)
     clear(room.sums, panels * sums_bytes // 4)
@@ -303,6 +339,8 @@ def _take_context(
             form, k_cache + offset, v_cache + offset, table, block_size, row_stride, tile, filled,
             dim, steps, width, room,
         )  # fmt: skip
+        if tiled:
+            _turn_values(width, room)
         for panel in range(panels):
             start, end = panel * PANEL, min(rows, (panel + 1) * PANEL)
             # Of the tile, positions that some query of the panel sees; and whether not all do.
@@ -313,12 +351,12 @@ def _take_context(
             sums = room.sums + panel * sums_bytes
             if end - start <= PANEL // 2:
                 _take_tile(
-                    form, _EIGHT, _TWO, steps, dim, width, tile, seen, masked, scale, room,
+                    form, tiled, _EIGHT, _TWO, steps, dim, width, tile, seen, masked, scale, room,
                     panel, sums,
                 )  # fmt: skip
             else:
                 _take_tile(
-                    form, _FOUR, _FOUR, steps, dim, width, tile, seen, masked, scale, room,
+                    form, tiled, _FOUR, _FOUR, steps, dim, width, tile, seen, masked, scale, room,
                     panel, sums,
                 )  # fmt: skip
 
@@ -415,16 +453,11 @@ def attend_prompts(
         q.shape[1] // kv_heads, rows_of(q), rows_of(out), rows_of(tables)
     )  # fmt: skip
     head_bytes, mine = q.strides[1], _room_at(row_at(rows_of(room), crew.number), group, dim)
-    work = 0
-    for block in range(len(blocks)):
-        work += blocks[block, 2] + blocks[block, 3]
-    # A share of neighbours: their queries were written, and are used on, by the same thread.
-    before = 0
-    for block in range(len(blocks)):
-        for kv_head in range(kv_heads):
-            middle = before + (blocks[block, 2] + blocks[block, 3]) * kv_head // kv_heads
-            if middle * crew.size // work != crew.number:
-                continue
+    items = len(blocks) * kv_heads
+    first, end = take(crew, items, 1, items)
+    while first < end:
+        for item in range(first, end):
+            block, kv_head = item // kv_heads, item % kv_heads
             token = blocks[block, 1]
             _attend_block(
                 form, rows_from(q_rows, token), head_bytes, k_cache, v_cache,
@@ -432,7 +465,7 @@ def attend_prompts(
                 blocks[block, 2], blocks[block, 3], scale, out_form,
                 rows_from(out_rows, token), mine,
             )  # fmt: skip
-        before += blocks[block, 2] + blocks[block, 3]
+        first, end = take(crew, items, 1, items)
 
 
 def _sizes_of_room(group, dim):
@@ -472,13 +505,13 @@ def _room_at(address, group, dim):
 
 
 def room_for_prompts(threads: int, group: int, dim: int) -> np.ndarray:
-    """Room for `attend_prompts` to work in: float32 `[threads, n]`, zero.
+    """Room for attention to work in: float32 `[threads, n]`, zero.
 
     A thread has: queries on their way; `queries [panels, steps, PANEL]`; how many positions each
     lane sees; a tile's keys and values; its `scores [TILE, PANEL]`, and a row of zeros behind;
     their weights; `sums [panels, width + 1, PANEL]`; and maxima and sums of softmax.
     """
-    size = threads * sum(_sizes_of_room(group, dim))
+    size = threads * max(sum(_sizes_of_room(group, dim)), size_of_room(group, dim))
     room = np.zeros(size + LANES, np.float32)
     start = -room.ctypes.data % 64 // 4  # of a cache line
     return room[start : start + size].reshape(threads, -1)

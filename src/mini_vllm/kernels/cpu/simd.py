@@ -53,6 +53,13 @@ NATIVE_BF16 = llvm.get_host_cpu_features().get("avx512bf16", False)
 """Whether the processor multiplies and rounds bfloat16 itself."""
 
 
+NATIVE_SCALING = llvm.get_host_cpu_features().get("avx512dq", False)
+"""Whether the processor takes floats apart into a power of two and the rest, and puts them together
+(VREDUCEPS, VSCALEFPS)."""
+_FLOOR = 9
+"""Of VREDUCEPS: what is left above the next whole number below, and no exception for it."""
+
+
 class BFloat(ir.Type):  # type: ignore[misc]
     """LLVM's bfloat, which llvmlite does not name."""
 
@@ -124,17 +131,32 @@ def _bits_of(kind: ir.Type, bits: int) -> ir.Type:
     return ir.VectorType(integer, kind.count) if isinstance(kind, ir.VectorType) else integer
 
 
+def _series(b: ir.IRBuilder, fraction: Any) -> Any:
+    series = like(fraction.type, _EXP2[0])
+    for coefficient in _EXP2[1:]:
+        series = fma(b, series, fraction, like(fraction.type, coefficient))
+    return series
+
+
+def _scaled(b: ir.IRBuilder, what: str, x: Any, by: Any) -> Any:
+    """`x` less its whole part ("reduce", by `_FLOOR`), or times 2 to the whole part of `by`."""
+    mask, rounding = ir.Constant(ir.IntType(LANES), -1), like(I32, 4)
+    return call(b, f"llvm.x86.avx512.mask.{what}.ps.512", FLOATS, x, by, x, mask, rounding)
+
+
 def _exp2(b: ir.IRBuilder, x: Any) -> Any:
-    """2 ** x of a number or a vector, for x <= 127; below -126 it stays at 2 ** -126."""
+    """2 ** x of a number or a vector, for x <= 127; below -125 it stays at 2 ** -125.
+
+    A little less would be denormal, and take some processors a hundred times as long.
+    """
     kind, ints = x.type, _bits_of(x.type, 32)
-    least = like(kind, -126.0)
+    least = like(kind, -125.0)
     x = b.select(b.fcmp_ordered(">", x, least), x, least)
+    if NATIVE_SCALING and isinstance(kind, ir.VectorType):
+        return _scaled(b, "scalef", _series(b, _scaled(b, "reduce", x, like(I32, _FLOOR))), x)
     name = "llvm.floor.v16f32" if isinstance(kind, ir.VectorType) else "llvm.floor.f32"
     whole = call(b, name, kind, x)
-    fraction = b.fsub(x, whole)
-    series = like(kind, _EXP2[0])
-    for coefficient in _EXP2[1:]:
-        series = fma(b, series, fraction, like(kind, coefficient))
+    series = _series(b, b.fsub(x, whole))
     exponent = b.add(b.fptosi(whole, ints), like(ints, 127))
     return b.fmul(series, b.bitcast(b.shl(exponent, like(ints, 23)), kind))
 
@@ -192,7 +214,7 @@ load_f32, store_f32 = _scalar_at(F32, types.float32)
 load_u16, store_u16 = _scalar_at(I16, types.uint16)
 load_u8, _ = _scalar_at(I8, types.uint8)
 load_i32, store_i32 = _scalar_at(I32, types.int32)
-load_i64, _ = _scalar_at(I64, types.int64)
+load_i64, store_i64 = _scalar_at(I64, types.int64)
 
 
 @intrinsic
@@ -245,7 +267,16 @@ def _silu(b: ir.IRBuilder, x: Any) -> Any:
     """x / (1 + 2 ** (-x * log2 e))."""
     power, most = b.fmul(x, like(x.type, -LOG2_E)), like(x.type, 126.0)
     power = b.select(b.fcmp_ordered("<", power, most), power, most)
-    return b.fdiv(x, b.fadd(like(x.type, 1.0), _exp2(b, power)))
+    return _divide(b, x, b.fadd(like(x.type, 1.0), _exp2(b, power)))
+
+
+def _divide(b: ir.IRBuilder, x: Any, y: Any) -> Any:
+    """`x / y`, of vectors within 2 ** -22: a guess at 1 / y (VRCP14PS), once improved."""
+    if not (NATIVE_SCALING and isinstance(x.type, ir.VectorType)):
+        return b.fdiv(x, y)
+    mask = ir.Constant(ir.IntType(LANES), -1)
+    guess = call(b, "llvm.x86.avx512.rcp14.ps.512", FLOATS, y, like(FLOATS, 0.0), mask)
+    return b.fmul(x, b.fmul(guess, fma(b, b.fneg(y), guess, like(FLOATS, 2.0))))
 
 
 def _of_one(kind: types.Type, compute: Any) -> Any:
@@ -281,6 +312,17 @@ subtract_16 = _of_two(lambda b, x, y: b.fsub(x, y))
 multiply_16 = _of_two(lambda b, x, y: b.fmul(x, y))
 divide_16 = _of_two(lambda b, x, y: b.fdiv(x, y))
 larger_16 = _of_two(lambda b, x, y: b.select(b.fcmp_ordered(">", x, y), x, y))
+
+
+@intrinsic
+def scaled_16(context: Any, x: Any, factor: Any, shift: Any) -> Any:
+    """`x * factor - shift` of vectors."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        return fma(b, args[0], args[1], b.fneg(args[2]))
+
+    vector = float_vector
+    return vector(vector, vector, vector), codegen
 
 
 @intrinsic

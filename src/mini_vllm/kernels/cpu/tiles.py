@@ -1,0 +1,183 @@
+"""Intel's matrix unit (AMX): products of whole tiles of bfloat16, sixteen rows of 64 bytes each.
+
+A tile of the left matrix is 16 rows of 32 numbers, as they lie in memory; one of the right matrix
+is 16 pairs of rows of 16 columns, the numbers of a pair side by side, as panels have them. So
+weights, activations, cached keys and queries go there as they are.
+
+Invariant: a sum's value depends on its own row and column alone. A step's thread sets the unit up
+before its first product and gives it back after the last (`open_tiles`, `close_tiles`); nothing
+else that it calls in between uses it.
+
+Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 1, chapter 18.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import platform
+import sys
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+from mini_vllm.kernels.cpu.formats import trait
+from mini_vllm.kernels.cpu.simd import I8, I64, call, prefetch
+
+UNIT_ROWS, TILE_BYTES = 16, 64
+STRIDE = 256
+"""Bytes from a pair of rows of the right matrix to the next: 64 columns lie side by side."""
+STEP_BYTES = UNIT_ROWS * STRIDE
+"""Of 32 rows of the right matrix."""
+
+_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
+"""Linux' system call, `ARCH_REQ_XCOMP_PERM`, and the number of the state that it asks for."""
+
+
+def _may_use_tiles() -> bool:
+    """Whether the processor has the unit, and Linux lets this process use it."""
+    has = llvm.get_host_cpu_features()
+    if not (has.get("amx-tile") and has.get("amx-bf16")):
+        return False
+    if sys.platform != "linux" or platform.machine() != "x86_64":
+        return False
+    return ctypes.CDLL(None).syscall(_ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA) == 0
+
+
+NATIVE_TILES = _may_use_tiles()
+
+takes_tiles = trait(lambda form: NATIVE_TILES and form.name == "bfloat16", types.boolean)
+"""Whether numbers of a format are multiplied in tiles on this machine."""
+
+_VOID = ir.VoidType()
+_SUMS, _LEFT, _RIGHT = 0, 4, 5
+"""The first of the eight tiles that hold sums, the left matrix and the right one."""
+
+
+_CONFIGURATION = [1, *[0] * 15, *[TILE_BYTES, 0] * 8, *[0] * 16, *[UNIT_ROWS] * 8, *[0] * 8]
+"""What LDTILECFG reads: palette 1; each of eight tiles has 16 rows of 64 bytes."""
+
+
+def _constant(b: ir.IRBuilder, numbers: list[int]) -> Any:
+    """The place of some bytes that are part of the code."""
+    kind = ir.ArrayType(I8, len(numbers))
+    place = cgutils.global_constant(b, "tiles", ir.Constant(kind, bytearray(numbers)))
+    place.align = 64
+    return b.bitcast(place, I8.as_pointer())
+
+
+@intrinsic
+def open_tiles(context: Any) -> Any:
+    """Sets the calling thread's matrix unit up; nothing where there is none."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        if NATIVE_TILES:
+            call(b, "llvm.x86.ldtilecfg", _VOID, _constant(b, _CONFIGURATION))
+        return context.get_dummy_value()
+
+    return types.none(), codegen
+
+
+@intrinsic
+def close_tiles(context: Any) -> Any:
+    """Gives the matrix unit back, so that the thread is switched, and the core clocked, as ever."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        if NATIVE_TILES:
+            call(b, "llvm.x86.tilerelease", _VOID)
+        return context.get_dummy_value()
+
+    return types.none(), codegen
+
+
+@intrinsic
+def zeros(context: Any) -> Any:
+    """The address of a row of 64 zeros."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        return b.ptrtoint(_constant(b, [0] * STRIDE), I64)
+
+    return types.int64(), codegen
+
+
+def _tile(number: int) -> ir.Constant:
+    return ir.Constant(I8, number)
+
+
+def _move(b: ir.IRBuilder, what: str, number: int, address: Any, stride: Any) -> None:
+    pointer = b.inttoptr(address, I8.as_pointer())
+    call(b, f"llvm.x86.{what}64", _VOID, _tile(number), pointer, stride)
+
+
+def _each_sum(what: str) -> Any:
+    """An intrinsic that loads or stores the tiles of sums, `rows` times `columns` of them."""
+
+    @intrinsic
+    def move(context: Any, rows: Any, columns: Any, address: Any, stride: Any) -> Any:
+        def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+            _, _, address_, stride_ = args
+            for row in range(len(rows)):
+                for column in range(len(columns)):
+                    place = b.add(address_, ir.Constant(I64, TILE_BYTES * column))
+                    _move(b, what, _SUMS + row * len(columns) + column, place, stride_)
+                address_ = b.add(address_, b.mul(stride_, ir.Constant(I64, UNIT_ROWS)))
+            return context.get_dummy_value()
+
+        return types.none(rows, columns, types.int64, types.int64), codegen
+
+    return move
+
+
+load_sums, store_sums = _each_sum("tileloadd"), _each_sum("tilestored")
+
+
+@intrinsic
+def add_products(context: Any, rows: Any, columns: Any, left: Any, stride: Any, right: Any) -> Any:
+    """Adds the products over 32 numbers of the left matrix' rows to the tiles of sums."""
+    lefts = [_LEFT + row for row in range(len(rows))]
+    rights = [8 - len(columns) + column for column in range(len(columns))]
+    if len(columns) > 3:
+        rights = [_RIGHT + column % 3 for column in range(len(columns))]
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        _, _, left_, stride_, right_ = args
+        pairs = ir.Constant(I64, STRIDE)
+        for row, left_tile in enumerate(lefts):
+            _move(b, "tileloadd", left_tile, left_, stride_)
+            left_ = b.add(left_, b.mul(stride_, ir.Constant(I64, UNIT_ROWS)))
+            for column, right_tile in enumerate(rights):
+                if not row:
+                    place = b.add(right_, ir.Constant(I64, TILE_BYTES * column))
+                    _move(b, "tileloadd", right_tile, place, pairs)
+                total = _SUMS + row * len(columns) + column
+                tiles = (_tile(number) for number in (total, left_tile, right_tile))
+                call(b, "llvm.x86.tdpbf16ps", _VOID, *tiles)
+        return context.get_dummy_value()
+
+    address = types.int64
+    return types.none(rows, columns, address, address, address), codegen
+
+
+@njit
+def multiply_tiles(
+    rows, columns, left, left_stride, right, chunks, start, start_stride, out, out_stride, ahead,
+    size,
+):  # fmt: skip
+    """`out = start + left @ right`, of as many tiles as the tuples `rows` and `columns` are long.
+
+    Two by two, or one by up to four. `left` has rows of `chunks` times 32 bfloat16, `right` is a
+    panel of 64 columns or some of its columns, `start` and `out` are float32. All are addresses;
+    strides are of bytes, and 0 for the same row again and again. For each chunk, the next `size`
+    bytes from `ahead` on are fetched, which will be wanted soon.
+    """
+    load_sums(rows, columns, start, start_stride)
+    for _ in range(chunks):
+        prefetch(ahead, size)
+        ahead += size
+        add_products(rows, columns, left, left_stride, right)
+        left += TILE_BYTES
+        right += STEP_BYTES
+    store_sums(rows, columns, out, out_stride)
