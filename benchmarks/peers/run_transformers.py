@@ -26,7 +26,7 @@ class FirstToken(transformers.StoppingCriteria):
 
     def __call__(self, input_ids: torch.Tensor, scores: Any, **_: Any) -> torch.Tensor:
         self.time = self.time or time.perf_counter()
-        return torch.zeros(len(input_ids), dtype=torch.bool)
+        return torch.zeros(len(input_ids), dtype=torch.bool, device=input_ids.device)
 
 
 class Transformers:
@@ -49,7 +49,7 @@ class Transformers:
             raise RunnerError("prompts of different lengths would be padded")
         first = FirstToken()
         start = time.perf_counter()
-        ids = torch.tensor(prompts)
+        ids = torch.tensor(prompts, device=self._model.device)
         out = self._model.generate(
             ids,
             attention_mask=torch.ones_like(ids),

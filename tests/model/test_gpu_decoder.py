@@ -154,16 +154,45 @@ def test_a_family_with_the_triton_kernels(family: str, tmp_path: Path) -> None:
             torch.testing.assert_close(found[sequence], logits, atol=1e-4, rtol=1e-5)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+needs_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")
+
+
+@needs_gpu
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_family_on_a_gpu(family: str, dtype: str, tmp_path: Path) -> None:
-    """As the loader makes it, with real graphs, against plain torch on the host."""
+    """As the loader makes it, with real graphs, against plain torch on the host.
+
+    Bfloat16 comes as near to what float32 gives as plain torch's own does.
+    """
     folder = str(save_family(family, tmp_path))
-    plain = load_model(folder, "float32", kernels="reference").decoder
+    exact, plain = (
+        load_model(folder, each, kernels="reference").decoder for each in ("float32", dtype)
+    )
     decoder = load_model(folder, dtype, device="cuda").decoder
     paged = PagedDecoder(decoder, list(LENGTHS))
     decoder.prepare(paged.caches, MAX_SEQS, MAX_LEN)
-    tolerance = {"atol": 1e-3, "rtol": 1e-4} if dtype == "float32" else {"atol": 0.3, "rtol": 0.1}
-    want = run(PagedDecoder(plain, list(LENGTHS)))
-    torch.testing.assert_close(run(paged), want, **tolerance)
+    want, rounded = (torch.cat(run(PagedDecoder(each, list(LENGTHS)))) for each in (exact, plain))
+    error = (torch.cat(run(paged)) - want).norm() / want.norm()
+    assert error < max(1e-4, 1.5 * (rounded - want).norm() / want.norm())
+
+
+@needs_gpu
+def test_no_step_waits_for_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import triton
+
+    decoder = load_model(str(save_family("qwen3", tmp_path)), "bfloat16", device="cuda").decoder
+    paged = PagedDecoder(decoder, [1500, 900, 700])
+    decoder.prepare(paged.caches, 2, 1500)
+    compiled: list[str] = []
+    monkeypatch.setattr(
+        triton.knobs.runtime,
+        "jit_post_compile_hook",
+        lambda **given: compiled.append(given["repr"]),
+    )
+    paged.step({0: [1] * 17})
+    paged.step({0: [1], 1: [1] * 600, 2: [1] * 33})
+    paged.step({0: [1] * 1200, 1: [1], 2: [1] * 3})
+    paged.step({0: [1], 1: [1], 2: [1]})  # more than the largest graph
+    paged.step({0: [1], 1: [1]})
+    assert compiled == []

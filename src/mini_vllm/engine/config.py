@@ -24,8 +24,7 @@ class EngineConfig:
 
     Args:
         model: `smollm2-135m`, a Hugging Face folder, a GGUF file, or a hub name.
-        device: where it computes: "cpu", "cuda" (not yet run on a GPU), or "auto" for a GPU where
-            torch finds one.
+        device: where it computes: "cpu", "cuda", or "auto" for a GPU where torch finds one.
         dtype: weights and computation; "auto" takes bfloat16 where the machine multiplies it
             natively, float32 elsewhere.
         quantization: weights as small integers, on a CPU: "int8" (a scale for each row), "int4"

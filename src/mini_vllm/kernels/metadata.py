@@ -94,7 +94,7 @@ class AttentionMetadata:
 
     def on_host(self) -> list[np.ndarray]:
         """`query_start_loc`, `seq_lens`, `block_table` and `slot_mapping`, as numpy has them."""
-        return [np.asarray(array) for array in self._given]
+        return [a.numpy(force=True) if isinstance(a, Tensor) else a for a in self._given]
 
     def to(self, device: torch.device) -> AttentionMetadata:
         """The same, its tensors on `device`."""

@@ -30,6 +30,8 @@ Compute = Callable[[], Tensor]
 Capture = Callable[[Compute], Compute]
 """From a computation on tensors that stay where they are to one that repeats it."""
 
+WARM_UP_TOKENS = 64
+"""Of a prompt that is attended to as any longer one."""
 LARGEST_GRAPH = 512
 """Sequences; in larger batches the kernels take longer than their launches."""
 
@@ -57,8 +59,10 @@ class GPUDecoder(Decoder):
 
     @torch.inference_mode()
     def prepare(self, kv_caches: KVCaches, max_num_seqs: int, max_model_len: int) -> None:
-        """Captures the graphs, the largest first, so that the others fit into its memory."""
+        """Compiles the kernels, and captures the graphs: the largest first, so that the others fit
+        into its memory."""
         block_size = kv_caches[0][0].shape[1]
+        self._warm_up(kv_caches, max_model_len)
         sizes = graph_sizes(min(max_num_seqs, LARGEST_GRAPH))
         inputs = DecodeInputs(sizes[-1], max_model_len, block_size, self.device)
         self._graphs = {
@@ -79,8 +83,28 @@ class GPUDecoder(Decoder):
         inputs, size = self._inputs, self._size_for(meta)
         if inputs is None or size is None or kv_caches is not self._kv_caches:
             return super().forward(input_ids, positions, kv_caches, meta, wanted)
-        inputs.fill(size, torch.as_tensor(input_ids), torch.as_tensor(positions), meta)
+        inputs.fill(size, input_ids, positions, meta)
         return pick(self._graphs[size]()[: len(input_ids)], wanted)
+
+    def _warm_up(self, kv_caches: KVCaches, max_model_len: int) -> None:
+        """Runs steps of each kind that are no graph's, over the null block alone.
+
+        Their kernels are compiled when they are first launched, which takes a second for each.
+        """
+        block_size = kv_caches[0][0].shape[1]
+        for query_len in {1, min(WARM_UP_TOKENS, max_model_len)}:
+            for context in {query_len, max_model_len}:
+                idle = np.zeros(query_len, np.int64)
+                meta = AttentionMetadata(
+                    query_start_loc=np.array([0, query_len]),
+                    seq_lens=np.array([context]),
+                    block_table=np.zeros((1, -(-context // block_size)), np.int32),
+                    slot_mapping=idle,
+                    num_decodes=int(query_len == 1),
+                    query_lens=[query_len],
+                    context_lens=[context],
+                )
+                super().forward(idle, idle, kv_caches, meta)
 
     def _computation(self, inputs: DecodeInputs, size: int, kv_caches: KVCaches) -> Compute:
         forward, (input_ids, positions, meta) = super().forward, inputs.first(size)
@@ -95,7 +119,10 @@ class GPUDecoder(Decoder):
 
 
 class DecodeInputs:
-    """The inputs of a step of single tokens, where graphs find them: one of n reads the first n.
+    """The inputs of a step of single tokens, where graphs find them.
+
+    A step of n has columns of its own, which one copy fills, and the first n rows of the block
+    table that all share.
 
     Args:
         size: sequences of the largest step.
@@ -103,10 +130,8 @@ class DecodeInputs:
     """
 
     def __init__(self, size: int, max_model_len: int, block_size: int, device: torch.device):
-        self._max_model_len = max_model_len
-        self._token_ids, self._positions, self._slots, self._seq_lens = (
-            torch.full((size,), idle, device=device) for idle in (0, 0, 0, 1)
-        )
+        self._size, self._max_model_len = size, max_model_len
+        self._columns: dict[int, Tensor] = {}
         self._query_start = torch.arange(size + 1, device=device)
         width = -(-max_model_len // block_size)
         self._block_table = torch.zeros(size, width, dtype=torch.int32, device=device)
@@ -114,43 +139,48 @@ class DecodeInputs:
     def hold(self, meta: AttentionMetadata) -> bool:
         """Whether a step of single tokens has room; an empty one has no use for it."""
         longest = max(meta.context_lens, default=self._max_model_len + 1)
-        return len(meta.query_lens) <= len(self._seq_lens) and longest <= self._max_model_len
+        return len(meta.query_lens) <= self._size and longest <= self._max_model_len
 
     def first(self, size: int) -> tuple[Tensor, Tensor, AttentionMetadata]:
-        """Token ids, positions and metadata of the first `size` sequences.
+        """Token ids, positions and metadata of a step of `size` sequences.
 
         `context_lens` are bounds here: what is launched may not depend on a step's own.
         """
+        token_ids, positions, slots, seq_lens = self._columns_of(size)
         meta = AttentionMetadata(
             query_start_loc=self._query_start[: size + 1],
-            seq_lens=self._seq_lens[:size],
+            seq_lens=seq_lens,
             block_table=self._block_table[:size],
-            slot_mapping=self._slots[:size],
+            slot_mapping=slots,
             num_decodes=size,
             query_lens=[1] * size,
             context_lens=[self._max_model_len] * size,
         )
-        return self._token_ids[:size], self._positions[:size], meta
+        return token_ids, positions, meta
 
-    def fill(
-        self, size: int, input_ids: Tensor, positions: Tensor, meta: AttentionMetadata
-    ) -> None:
+    def fill(self, size: int, input_ids: Array, positions: Array, meta: AttentionMetadata) -> None:
         """Puts a step in the first rows of `size`, and the null block's first slot in the others.
 
         What earlier steps left in a block table lies beyond the contexts, and is not read.
         """
-        table = meta.block_table[:, : self._block_table.shape[1]]
-        count, width = table.shape
-        for room, given, idle in (
-            (self._token_ids, input_ids, 0),
-            (self._positions, positions, 0),
-            (self._slots, meta.slot_mapping, 0),
-            (self._seq_lens, meta.seq_lens, 1),
-        ):
-            room[:count] = given
-            room[count:size] = idle
-        self._block_table[:count, :width] = table
-        self._block_table[count:size, 0] = 0
+        count = len(input_ids)
+        _, seq_lens, table, slots = meta.on_host()
+        columns = np.zeros((4, size), np.int64)
+        columns[3] = 1
+        for column, given in zip(columns, (input_ids, positions, slots, seq_lens), strict=True):
+            column[:count] = given
+        self._columns_of(size).copy_(torch.from_numpy(columns))
+        width = min(table.shape[1], self._block_table.shape[1])
+        rows = np.zeros((size, width), np.int32)
+        rows[:count] = table[:, :width]
+        self._block_table[:size, :width] = torch.from_numpy(rows)
+
+    def _columns_of(self, size: int) -> Tensor:
+        """Of a step of `size`: token ids, positions, slots and contexts, int64 `[4, size]`."""
+        if size not in self._columns:
+            idle = torch.tensor([[0], [0], [0], [1]], device=self._block_table.device)
+            self._columns[size] = idle.repeat(1, size)
+        return self._columns[size]
 
 
 class CUDAGraphs:

@@ -21,8 +21,8 @@ from mini_vllm.kernels.cuda.streaming_softmax import LOWEST, attend_to_keys
 from mini_vllm.kernels.metadata import AttentionMetadata
 
 LEAST_ROWS, MOST_ROWS = 16, 64
-"""Rows of a tile: what a matrix unit takes, and what registers hold. Products in float32, which has
-no matrix unit, hold the least."""
+"""Rows of a tile, nothing between: what a matrix unit takes, and what registers hold. Products in
+float32, which has no matrix unit, hold the least."""
 TILE_BYTES = 16 * 1024
 """Of the keys that a tile is multiplied by at a time."""
 MOST_KEYS = 64
@@ -31,21 +31,25 @@ LEAST_SPLIT = 256
 MOST_SPLITS = 32
 
 
-@triton.jit
+# What differs from step to step is not compiled for, or each of a hundred combinations would be.
+@triton.jit(
+    do_not_specialize=["first_token", "table_stride", "splits"],
+    do_not_specialize_on_alignment=["query_start_ptr", "seq_lens_ptr", "block_table_ptr"],
+)
 def attention_kernel(
     q_ptr, k_cache_ptr, v_cache_ptr, out_ptr, partial_ptr, m_ptr, l_ptr,
     query_start_ptr, seq_lens_ptr, block_table_ptr,
-    scale, first_token, q_stride, table_stride, kv_heads,
-    SPLITS: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
+    scale, first_token, q_stride, table_stride, kv_heads, splits,
+    SPLIT: tl.constexpr, GROUP: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
     BLOCK_SIZE: tl.constexpr, ROWS: tl.constexpr, TILE: tl.constexpr, START: tl.constexpr,
 ):  # fmt: skip
     """One split of one tile of one sequence's queries, for one key/value head.
 
-    With one split it writes to `out [T, H, D]`, else to `partial [T, H, SPLITS, D]` and, beside
-    it, `m` and `l`; these begin with `first_token`.
+    It writes to `out [T, H, D]` or, where it is one of several (`SPLIT`), to `partial [T, H,
+    splits, D]` and, beside it, `m` and `l`; these begin with `first_token`.
     """
     QUERIES: tl.constexpr = ROWS // GROUP
-    tile, split = tl.program_id(0) // SPLITS, tl.program_id(0) % SPLITS
+    tile, split = tl.program_id(0) // splits, tl.program_id(0) % splits
     kv_head, seq = tl.program_id(1), tl.program_id(2)
     begin = tl.load(query_start_ptr + seq)
     queries = (tl.load(query_start_ptr + seq + 1) - begin).to(tl.int32)
@@ -63,34 +67,36 @@ def attention_kernel(
     q = tl.load(q_ptr + q_place[:, None] + dim[None, :], mask=inside, other=0.0)
 
     keys = cached + tl.minimum((tile + 1) * QUERIES, queries)  # that the last query sees
-    share = tl.cdiv(tl.cdiv(keys, SPLITS), TILE) * TILE
+    share = tl.cdiv(tl.cdiv(keys, splits), TILE) * TILE
     acc, m, l = attend_to_keys(  # noqa: E741
         q, cached + query, split * share, tl.minimum((split + 1) * share, keys),
         block_table_ptr + seq.to(tl.int64) * table_stride,
         k_cache_ptr + kv_head * D, v_cache_ptr + kv_head * D, scale, kv_heads * D,
         D, WIDTH, BLOCK_SIZE, ROWS, TILE, START,
     )  # fmt: skip
-    if SPLITS == 1:
-        tl.store(out_ptr + head[:, None] * D + dim[None, :], acc / l[:, None], mask=inside)
-    else:
-        part = (head - first_token * (kv_heads * GROUP)) * SPLITS + split
+    if SPLIT:
+        part = (head - first_token * (kv_heads * GROUP)) * splits + split
         tl.store(partial_ptr + part[:, None] * D + dim[None, :], acc, mask=inside)
         tl.store(m_ptr + part, m, mask=real)
         tl.store(l_ptr + part, l, mask=real)
+    else:
+        tl.store(out_ptr + head[:, None] * D + dim[None, :], acc / l[:, None], mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["splits"])
 def merge_kernel(
-    partial_ptr, m_ptr, l_ptr, out_ptr,
-    SPLITS: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr,
+    partial_ptr, m_ptr, l_ptr, out_ptr, splits,
+    MOST: tl.constexpr, D: tl.constexpr, WIDTH: tl.constexpr, START: tl.constexpr,
 ):  # fmt: skip
     """One head of one token, from its splits: each is rescaled to the largest score of all."""
     head = tl.program_id(0).to(tl.int64)
-    part, dim = head * SPLITS + tl.arange(0, SPLITS), tl.arange(0, WIDTH)
-    m, l = tl.load(m_ptr + part), tl.load(l_ptr + part)  # noqa: E741
+    split, dim = tl.arange(0, MOST), tl.arange(0, WIDTH)
+    part, real = head * splits + split, split < splits
+    m = tl.load(m_ptr + part, mask=real, other=START)
+    l = tl.load(l_ptr + part, mask=real, other=0.0)  # noqa: E741
     weight = tl.exp2(m - tl.max(m, 0))
     place = part[:, None] * D + dim[None, :]
-    acc = tl.load(partial_ptr + place, mask=(dim < D)[None, :], other=0.0)
+    acc = tl.load(partial_ptr + place, mask=real[:, None] & (dim < D)[None, :], other=0.0)
     merged = tl.sum(acc * weight[:, None], 0) / tl.sum(l * weight, 0)
     tl.store(out_ptr + head * D + dim, merged, mask=dim < D)
 
@@ -130,8 +136,8 @@ def _attend(
     assert q.stride()[1:] == (dim, 1), "the heads of a token lie side by side"
     group, width = heads // kv_heads, max(triton.next_power_of_2(dim), 16)
     most = MOST_ROWS if q.dtype is not torch.float32 else LEAST_ROWS
-    rows = triton.next_power_of_2(longest * group)
-    rows = max(min(rows, most), triton.next_power_of_2(group), LEAST_ROWS)
+    rows = LEAST_ROWS if longest * group <= LEAST_ROWS else most
+    rows = max(rows, triton.next_power_of_2(group))
     tiles = triton.cdiv(longest, rows // group)
     seq_lens = meta.seq_lens[seqs]
     programs = tiles * kv_heads * len(seq_lens)
@@ -145,18 +151,19 @@ def _attend(
     attention_kernel[(tiles * splits, kv_heads, len(seq_lens))](
         q, k_cache, v_cache, out, partial, m, l,
         meta.query_start_loc[seqs.start:], seq_lens, meta.block_table[seqs],
-        scale * math.log2(math.e), first, q.stride(0), meta.block_table.stride(0), kv_heads,
-        SPLITS=splits, GROUP=group, D=dim, WIDTH=width, BLOCK_SIZE=block_size, ROWS=rows,
+        scale * math.log2(math.e), first, q.stride(0), meta.block_table.stride(0), kv_heads, splits,
+        SPLIT=splits > 1, GROUP=group, D=dim, WIDTH=width, BLOCK_SIZE=block_size, ROWS=rows,
         TILE=tile_keys(width, q.element_size()), START=LOWEST, num_warps=4, num_stages=2,
     )  # fmt: skip
     if splits > 1:
         merge_kernel[((end - first) * heads,)](
-            partial, m, l, out[first:end], SPLITS=splits, D=dim, WIDTH=width
-        )
+            partial, m, l, out[first:end], splits, MOST=MOST_SPLITS, D=dim, WIDTH=width,
+            START=LOWEST,
+        )  # fmt: skip
 
 
 def num_splits(programs: int, max_context: int, processors: int) -> int:
-    """In how many parts contexts are attended to: a power of two, so that few kernels serve.
+    """In how many parts contexts are attended to, a power of two.
 
     As many as make two programs for each of the GPU's processors, where contexts are that long.
     """
