@@ -63,6 +63,25 @@ def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
     assert contents(tmp_path) == kept
 
 
+ANOTHER_AT_ONCE = """
+import numpy as np
+from mini_vllm.kernels.cpu.formats import FORMATS
+from mini_vllm.kernels.cpu.matmul import panels as kernel
+files = kernel._cache._cache_file
+files._load_index, files._save_index = dict, lambda index: None
+w = np.zeros(64 * 32, np.uint16)
+kernel(FORMATS["bfloat16"].marker, w.ctypes.data, 64, 32, w.ctypes.data)
+"""
+"""As `GATE`, of another format: it read the index before `GATE` wrote it, and wrote its own before
+`GATE` did, but its code after."""
+
+
+def test_processes_that_compile_at_once_do_not_get_each_others_code(tmp_path: Path) -> None:
+    run(GATE, MINI_VLLM_KERNEL_CACHE=str(tmp_path))
+    run(ANOTHER_AT_ONCE, MINI_VLLM_KERNEL_CACHE=str(tmp_path))
+    assert run(GATE, MINI_VLLM_KERNEL_CACHE=str(tmp_path)).stdout.split() == ["1", "0"]
+
+
 @pytest.mark.slow
 def test_a_model_is_compiled_once(tiny_model: Path, tmp_path: Path) -> None:
     """What is compiled at load is kept whole, and is said where it takes a minute."""

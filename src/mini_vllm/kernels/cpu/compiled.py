@@ -18,6 +18,7 @@ from collections.abc import Callable
 from functools import cache
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import llvmlite.binding as llvm
 import numba
@@ -70,11 +71,25 @@ def entry(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         before = numba.config.CACHE_DIR
         numba.config.CACHE_DIR = "" if folder is None else str(folder)
         try:
-            return njit(nogil=True, cache=folder is not None, **options)(function)
+            compiled = njit(nogil=True, cache=folder is not None, **options)(function)
         finally:
             numba.config.CACHE_DIR = before
+        if folder is not None:
+            _keep_apart(compiled)
+        return compiled
 
     return compile_with_cache
+
+
+def _keep_apart(compiled: Any) -> None:
+    """Gives each file that a function's code is kept in a name of its own.
+
+    numba counts them. Two processes that compile at once count alike, and then one would be given,
+    for its types, what the other compiled for its own.
+    """
+    files = compiled._cache._cache_file
+    counted = files._data_name
+    files._data_name = lambda number: f"{uuid4().hex[:8]}.{counted(number)}"
 
 
 def say_if_compiling(what: str) -> None:
