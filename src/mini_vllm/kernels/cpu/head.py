@@ -30,13 +30,16 @@ def head_logits(hall, workers, form, head, scale, rows, hidden, packed, out):
             for token in range(*share(crew, tokens)):
                 pack_row(form, row_at(source, token), width, row_at(x, token))
             meet(crew)
-            matmul(crew, form, head, scale, plain(0), rows, width, x, logits, tokens, plain(False))
+            matmul(
+                crew, form, head, scale, plain(0), rows, width, x, logits, tokens, plain(False),
+                plain(0),
+            )  # fmt: skip
         leave(crew)
 
 
 @njit
 def _likeliest_of_share(
-    crew, form, head, scale, rows, columns, x, tokens, room, best, place
+    crew, form, head, scale, rows, columns, x, tokens, room, best, place, then
 ):  # fmt: skip
     """The likeliest of a member's share of the vocabulary, to its rows of `best` and `place`."""
     none, over = plain(0), plain(False)
@@ -51,7 +54,8 @@ def _likeliest_of_share(
         count = min(TILE_ROWS, rows - first)
         rows_times_tokens(
             form, head + first * stride, scale + 4 * first if scale else 0, none, none,
-            count, columns, x, logits, none, tokens, over, none, 1,
+            count, columns, x, logits, none, tokens, over,
+            head + (first + TILE_ROWS) * stride if tile + 1 < end else then, none, 1,
         )  # fmt: skip
         for token in range(tokens):
             found = row_at(logits, token)
@@ -65,7 +69,14 @@ def _likeliest_of_share(
 
 
 @njit
-def likeliest(crew, form, head, scale, rows, columns, x, tokens, room, best, place, out):
+def first_of_head(crew, form, head, rows, columns):
+    """The address of the panel that a member will multiply first in `likeliest`."""
+    begin, _ = share(crew, (rows + TILE_ROWS - 1) // TILE_ROWS)
+    return head + begin * TILE_ROWS * whole_chunks(columns) // CHUNK * weight_bytes(form)
+
+
+@njit
+def likeliest(crew, form, head, scale, rows, columns, x, tokens, room, best, place, out, then):
     """The likeliest token after each of `tokens`, without its logits ever being stored.
 
     Args:
@@ -74,8 +85,9 @@ def likeliest(crew, form, head, scale, rows, columns, x, tokens, room, best, pla
         x: `Rows` of packed hidden states.
         room: float32 `[threads, T, TILE_ROWS]`; best, place: `[threads, T]`, of float32 and int64.
         out: int64 `[tokens]`.
+        then: address of the weights that the member will read next, or 0.
     """
-    _likeliest_of_share(crew, form, head, scale, rows, columns, x, tokens, room, best, place)
+    _likeliest_of_share(crew, form, head, scale, rows, columns, x, tokens, room, best, place, then)
     meet(crew)
     for token in range(*share(crew, tokens)):
         winner = 0

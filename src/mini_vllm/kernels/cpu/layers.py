@@ -20,10 +20,13 @@ from mini_vllm.kernels.cpu.formats import (
     CHUNK,
     FLOAT,
     activation_bytes,
+    weight_bytes,
+    whole_chunks,
 )
-from mini_vllm.kernels.cpu.head import likeliest
+from mini_vllm.kernels.cpu.head import first_of_head, likeliest
 from mini_vllm.kernels.cpu.matmul import (
     PANEL,
+    first_panel,
     matmul,
     pack_row,
     rows_times_tokens,
@@ -171,13 +174,23 @@ def _share_of_inner(crew, inner):
 
 
 @njit
-def _gate_up(form, tokens, begin, end, layer, sizes, x, out, turn, turns):
-    """The products with gate and up that `_gate` takes for this part of the inner dimension."""
+def _row_of_gate_up(form, layer, sizes, row):
+    """The address of a panel of gate or up."""
+    row_bytes = whole_chunks(sizes.hidden) // CHUNK * weight_bytes(form)
+    return layer.gate_up + row * row_bytes
+
+
+@njit
+def _gate_up(form, tokens, begin, end, layer, sizes, x, out, then, up_then, turn, turns):
+    """The products with gate and up that `_gate` takes for this part of the inner dimension.
+
+    `then` is what the thread reads after this part of gate, `up_then` after that of up.
+    """
     none, over, inner, count = plain(0), plain(False), sizes.inner, end - begin
     if count == inner:
         rows_times_tokens(
             form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias, none, 2 * inner,
-            sizes.hidden, x, out, none, tokens, over, turn, turns,
+            sizes.hidden, x, out, none, tokens, over, up_then, turn, turns,
         )  # fmt: skip
         return
     for part in range(2):
@@ -185,7 +198,7 @@ def _gate_up(form, tokens, begin, end, layer, sizes, x, out, turn, turns):
         rows_times_tokens(
             form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias, start, start + count,
             sizes.hidden, x, Rows(out.address + 4 * (part * count - start), out.stride), none,
-            tokens, over, turn, turns,
+            tokens, over, up_then if part else then, turn, turns,
         )  # fmt: skip
 
 
@@ -212,7 +225,7 @@ def _own_heads(
     )  # fmt: skip
     rows_times_tokens(
         form, layer.qkv, layer.qkv_scale, layer.qkv_bias, none, heads * sizes.head_dim,
-        sizes.hidden, mine, mine_qkv, none, count, over, none, plain(1),
+        sizes.hidden, mine, mine_qkv, none, count, over, layer.o, none, plain(1),
     )  # fmt: skip
     _place(
         cache_form, none, count * heads, layer, sizes, slots + 8 * first, positions + 8 * first,
@@ -223,7 +236,7 @@ def _own_heads(
 @njit
 def _own_rest(
     crew, o_form, gate_up_form, down_form, first, count, layer, sizes, attended, residual, normed,
-    packed, gate_up, gated,
+    packed, gate_up, gated, then,
 ):  # fmt: skip
     """What comes after attention, for the `count` tokens from `first` on, by one member."""
     none, onto, place = plain(0), plain(True), crew.number * SLAB
@@ -233,7 +246,7 @@ def _own_rest(
     _pack(o_form, none, count, width, rows_from(attended, first), mine)
     rows_times_tokens(
         o_form, layer.o, layer.o_scale, layer.o_bias, none, hidden, width, mine, numbers, none,
-        count, onto, none, plain(1),
+        count, onto, layer.gate_up, none, plain(1),
     )  # fmt: skip
     _norm(
         gate_up_form, none, count, layer.post_norm, hidden, sizes.eps, numbers,
@@ -244,13 +257,21 @@ def _own_rest(
     room = Rows(mine_gate_up.address, min(8 * step + 64, mine_gate_up.stride))
     turns = (count + GATED - 1) // GATED
     for begin in range(0, inner, step):
+        end = begin + step
+        gate_then = _row_of_gate_up(gate_up_form, layer, sizes, end)
+        up_then = _row_of_gate_up(gate_up_form, layer, sizes, inner + end)
+        if end == inner:
+            gate_then, up_then = layer.down, layer.down
         for turn in range(turns):
             few, x = min(GATED, count - turn * GATED), rows_from(mine, turn * GATED)
-            _gate_up(gate_up_form, few, begin, begin + step, layer, sizes, x, room, turn, turns)
-            _gate(down_form, few, begin, begin + step, room, rows_from(mine_gated, turn * GATED))
+            _gate_up(
+                gate_up_form, few, begin, end, layer, sizes, x, room, gate_then, up_then, turn,
+                turns,
+            )  # fmt: skip
+            _gate(down_form, few, begin, end, room, rows_from(mine_gated, turn * GATED))
     rows_times_tokens(
         down_form, layer.down, layer.down_scale, layer.down_bias, none, hidden, inner, mine_gated,
-        numbers, none, count, onto, none, plain(1),
+        numbers, none, count, onto, then, none, plain(1),
     )  # fmt: skip
 
 
@@ -273,8 +294,8 @@ def _meet_if_many(crew, tokens):
 
 @njit
 def _joint_heads(
-    crew, form, cache_form, tokens, layer, sizes, slots, positions, cos, sin, residual, normed,
-    packed, qkv, q, head_bytes,
+    crew, form, o_form, cache_form, tokens, layer, sizes, slots, positions, cos, sin, residual,
+    normed, packed, qkv, q, head_bytes,
 ):  # fmt: skip
     """What comes before attention, all members for all tokens."""
     heads = sizes.heads + 2 * sizes.kv_heads
@@ -284,6 +305,7 @@ def _joint_heads(
     matmul(
         crew, form, layer.qkv, layer.qkv_scale, layer.qkv_bias, heads * sizes.head_dim,
         sizes.hidden, packed, qkv, tokens, plain(False),
+        first_panel(crew, o_form, layer.o, sizes.hidden, sizes.heads * sizes.head_dim, tokens),
     )  # fmt: skip
     meet(crew)
     first, end = share(crew, tokens * heads)
@@ -295,29 +317,33 @@ def _joint_heads(
 @njit
 def _joint_rest(
     crew, o_form, gate_up_form, down_form, tokens, layer, sizes, attended, residual, normed, packed,
-    gate_up, gated,
+    gate_up, gated, then,
 ):  # fmt: skip
     """What comes after attention, all members for all tokens."""
     hidden, inner, width = sizes.hidden, sizes.inner, sizes.heads * sizes.head_dim
-    onto = plain(True)
+    onto, (begin, stop) = plain(True), _share_of_inner(crew, inner)
+    gate = _row_of_gate_up(gate_up_form, layer, sizes, begin)
+    up = _row_of_gate_up(gate_up_form, layer, sizes, inner + begin)
     first, end, normed, packed = _own_or_all(crew, tokens, normed, packed)
     _pack(o_form, first, end, width, attended, packed)
     _meet_if_many(crew, tokens)
     matmul(
         crew, o_form, layer.o, layer.o_scale, layer.o_bias, hidden, width, packed, residual, tokens,
-        onto,
+        onto, gate,
     )  # fmt: skip
     meet(crew)
     _norm(gate_up_form, first, end, layer.post_norm, hidden, sizes.eps, residual, normed, packed)
     _meet_if_many(crew, tokens)
-    begin, stop = _share_of_inner(crew, inner)
     mine = Rows(gate_up.address + 8 * begin, gate_up.stride)
-    _gate_up(gate_up_form, tokens, begin, stop, layer, sizes, packed, mine, plain(0), plain(1))
+    _gate_up(
+        gate_up_form, tokens, begin, stop, layer, sizes, packed, mine, up,
+        first_panel(crew, down_form, layer.down, hidden, inner, tokens), plain(0), plain(1),
+    )  # fmt: skip
     _gate(down_form, tokens, begin, stop, mine, gated)
     meet(crew)
     matmul(
         crew, down_form, layer.down, layer.down_scale, layer.down_bias, hidden, inner, gated,
-        residual, tokens, onto,
+        residual, tokens, onto, then,
     )  # fmt: skip
     meet(crew)
 
@@ -338,6 +364,7 @@ def _run(
 ):  # fmt: skip
     """A member's work on all layers; see `run_layers`."""
     hidden, dim, tokens = sizes.hidden, sizes.head_dim, len(slots)
+    qkv_rows = (sizes.heads + 2 * sizes.kv_heads) * dim
     residual, q, attended = rows_of(buffers.residual), rows_of(buffers.q), rows_of(buffers.attended)
     normed, packed = rows_of(buffers.normed), rows_of(buffers.packed)
     qkv, gate_up = rows_of(buffers.qkv), rows_of(buffers.gate_up)
@@ -361,11 +388,11 @@ def _run(
             )  # fmt: skip
             first, end = take(crew, tokens, least, SLAB)
     for i in range(len(layers)):
-        layer = layers[i]
+        layer, following = layers[i], layers[min(i + 1, len(layers) - 1)]
         if not own:
             _joint_heads(
-                crew, qkv_form, cache_form, tokens, layer, sizes, slots_, positions_, cos_, sin_,
-                residual, normed, packed, qkv, q, head_bytes,
+                crew, qkv_form, o_form, cache_form, tokens, layer, sizes, slots_, positions_, cos_,
+                sin_, residual, normed, packed, qkv, q, head_bytes,
             )  # fmt: skip
         meet(crew)
         drop = len(wanted) > 0 and i == len(layers) - 1
@@ -388,20 +415,24 @@ def _run(
             while first < end:
                 _own_rest(
                     crew, o_form, gate_up_form, down_form, first, end - first, layer, sizes,
-                    attended, residual, normed, packed, gate_up, gated,
+                    attended, residual, normed, packed, gate_up, gated, following.qkv,
                 )  # fmt: skip
                 if i + 1 < len(layers):
                     # The next layer's heads, while the tokens' numbers are in the cache.
                     _own_heads(
-                        crew, qkv_form, cache_form, first, end - first, layers[i + 1], sizes,
+                        crew, qkv_form, cache_form, first, end - first, following, sizes,
                         slots_, positions_, cos_, sin_, residual, normed, packed, qkv, q,
                         head_bytes,
                     )  # fmt: skip
                 first, end = take(crew, tokens, least, SLAB)
         else:
+            if i + 1 < len(layers):
+                then = first_panel(crew, qkv_form, following.qkv, qkv_rows, hidden, tokens)
+            else:
+                then = first_of_head(crew, head.form, head.weights, head.rows, hidden)
             _joint_rest(
                 crew, o_form, gate_up_form, down_form, tokens, layer, sizes, attended, residual,
-                normed, packed, gate_up, gated,
+                normed, packed, gate_up, gated, then,
             )  # fmt: skip
     meet(crew)
     if len(chosen):
@@ -414,6 +445,7 @@ def _run(
         likeliest(
             crew, head.form, head.weights, head.scale, head.rows, hidden, packed, tokens,
             buffers.logits, buffers.best, buffers.place, chosen,
+            first_panel(crew, qkv_form, layers[0].qkv, qkv_rows, hidden, tokens),
         )  # fmt: skip
     elif len(out):
         target = rows_of(out)

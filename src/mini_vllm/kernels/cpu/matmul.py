@@ -52,6 +52,7 @@ from mini_vllm.kernels.cpu.simd import (
     load_16,
     load_f32,
     load_number,
+    plain,
     prefetch,
     row_at,
     rows_from,
@@ -61,10 +62,9 @@ from mini_vllm.kernels.cpu.simd import (
     store_row,
 )
 from mini_vllm.kernels.cpu.tiles import (
-    NATIVE_TILES,
-    STEP_BYTES,
     STRIDE,
     UNIT_ROWS,
+    goes_by_tiles,
     multiply_tiles,
     takes_tiles,
     zeros,
@@ -72,6 +72,8 @@ from mini_vllm.kernels.cpu.tiles import (
 
 PANEL = 64
 """Rows of numbers that lie side by side."""
+HALF = PANEL // 2
+"""Those that a thread may take of a panel, another taking the others."""
 PANEL_TOKENS, GROUP_TOKENS, TILE_TOKENS = 6, 32, 32
 """Tokens that a panel takes at once, and about as many as a thread takes it with before it turns to
 the next: small enough to share the work out evenly."""
@@ -162,11 +164,13 @@ def _choose(form, shape, w, ahead, scale, bias, count, chunks, x, x_stride, out,
 
 
 @njit
-def _panel_from_registers(form, w, scale, bias, count, chunks, x, out, end, add, turn, turns):
+def _panel_from_registers(
+    form, w, ahead, width, scale, bias, count, chunks, x, out, end, add, turn, turns
+):
     """`_panel_times_tokens`, six tokens at a time."""
     token, x_stride, stride = 0, x.stride, out.stride
     size = chunks * panel_rows(form) * weight_bytes(form)
-    ahead, rest = w + size, size
+    rest = size
     while token < end:
         source, target = row_at(x, token), row_at(out, token)
         if token + PANEL_TOKENS <= end:
@@ -198,34 +202,41 @@ def _panel_from_registers(form, w, scale, bias, count, chunks, x, out, end, add,
 
 
 @njit
-def _panel_from_tiles(form, w, scale, bias, count, chunks, x, out, end, add, turn, turns):
+def _panel_from_tiles(
+    form, w, ahead, width, scale, bias, count, chunks, x, out, end, add, turn, turns
+):
     """`_panel_times_tokens`, 32 tokens at a time; what is left over goes by way of a desk."""
     passes = 2 * (end // TILE_TOKENS) + min((end % TILE_TOKENS + UNIT_ROWS - 1) // UNIT_ROWS, 2)
+    if count <= HALF:
+        passes = (end + TILE_TOKENS - 1) // TILE_TOKENS
     # In each pass, its part of the next panel is fetched.
-    ahead, size = w + chunks * STEP_BYTES, -(-STEP_BYTES // (passes * turns * 64)) * 64
-    ahead += turn * passes * chunks * size
+    lines = (UNIT_ROWS + passes * turns - 1) // (passes * turns)
+    part = chunks * lines * STRIDE
+    ahead += turn * passes * part
     for token in range(0, end, TILE_TOKENS):
         tokens = min(TILE_TOKENS, end - token)
         source, target = row_at(x, token), row_at(out, token)
-        if tokens % UNIT_ROWS or count < PANEL or (add and bias):
+        if tokens % UNIT_ROWS or count % HALF or (add and bias):
             found = desk()
             _copy_sums(target, out.stride, bias, tokens, count, add, found)
             _multiply_panel(
-                tokens, source, x.stride, w, chunks, found, STRIDE, found, STRIDE, ahead, size
+                tokens, count, source, x.stride, w, chunks, found, STRIDE, found, STRIDE, ahead,
+                lines, width,
             )  # fmt: skip
             for row in range(tokens):
                 store_row(found + row * STRIDE, count, FLOAT, target + row * out.stride)
         elif add:
             _multiply_panel(
-                tokens, source, x.stride, w, chunks, target, out.stride, target, out.stride, ahead,
-                size,
+                tokens, count, source, x.stride, w, chunks, target, out.stride, target, out.stride,
+                ahead, lines, width,
             )  # fmt: skip
         else:
             start = bias if bias else zeros()
             _multiply_panel(
-                tokens, source, x.stride, w, chunks, start, 0, target, out.stride, ahead, size
+                tokens, count, source, x.stride, w, chunks, start, 0, target, out.stride, ahead,
+                lines, width,
             )  # fmt: skip
-        ahead += 2 * chunks * size
+        ahead += (1 if count <= HALF else 2) * part
 
 
 @njit
@@ -244,60 +255,111 @@ def _copy_sums(out, stride, bias, tokens, count, add, found):
 
 @njit
 def _multiply_panel(
-    tokens, x, x_stride, w, chunks, start, start_stride, out, stride, ahead, size
-):  # fmt: skip
-    """`out = start + x @ w.T` of a panel and up to 32 tokens."""
+    tokens, count, x, x_stride, w, chunks, start, start_stride, out, stride, ahead, lines, width
+):
+    """`out = start + x @ w.T` of a panel's first `count` rows and up to 32 tokens."""
     if tokens == 1:
         x_stride = 0
     if tokens <= UNIT_ROWS:
-        multiply_tiles(
-            _ONE, _FOUR, x, x_stride, w, chunks, start, start_stride, out, stride, ahead, size
-        )  # fmt: skip
+        if count <= HALF:
+            multiply_tiles(
+                _ONE, _TWO, x, x_stride, w, chunks, start, start_stride, out, stride, ahead, lines,
+                width,
+            )  # fmt: skip
+        else:
+            multiply_tiles(
+                _ONE, _FOUR, x, x_stride, w, chunks, start, start_stride, out, stride, ahead, lines,
+                width,
+            )  # fmt: skip
         return
-    for half in (0, PANEL // 2):
-        place = 4 * half
+    for first in range(0, count, HALF):
+        place = 4 * first
         multiply_tiles(
             _TWO, _TWO, x, x_stride, w + place, chunks, start + place, start_stride, out + place,
-            stride, ahead + half // TILE_TOKENS * chunks * size, size,
+            stride, ahead + first // HALF * chunks * lines * STRIDE, lines, width,
         )  # fmt: skip
 
 
-def _panel_times_tokens(form, w, scale, bias, count, chunks, x, out, end, add, turn, turns):
-    """One panel with the first `end` tokens of `x`, a few at a time."""
+def _panel_times_tokens(
+    form, w, ahead, width, scale, bias, count, chunks, x, out, end, add, turn, turns
+):
+    """Rows of a panel with the first `end` tokens of `x`, a few at a time.
+
+    Of the panel `ahead`, the first `width` bytes of each step are fetched meanwhile.
+    """
 
 
 @overload(_panel_times_tokens)
-def _choose_unit(form, w, scale, bias, count, chunks, x, out, end, add, turn, turns):
-    by_tiles = NATIVE_TILES and format_name(form) == "bfloat16"
-    panel = _panel_from_tiles if by_tiles else _panel_from_registers
+def _choose_unit(form, w, ahead, width, scale, bias, count, chunks, x, out, end, add, turn, turns):
+    panel = _panel_from_tiles if goes_by_tiles(format_name(form)) else _panel_from_registers
 
-    def times(form, w, scale, bias, count, chunks, x, out, end, add, turn, turns):
-        panel(form, w, scale, bias, count, chunks, x, out, end, add, turn, turns)
+    def times(form, w, ahead, width, scale, bias, count, chunks, x, out, end, add, turn, turns):
+        panel(form, w, ahead, width, scale, bias, count, chunks, x, out, end, add, turn, turns)
 
     return times
 
 
 @njit
 def rows_times_tokens(
-    form, w, scale, bias, start, stop, columns, x, out, token, end, add, turn, turns
+    form, w, scale, bias, start, stop, columns, x, out, token, end, add, then, turn, turns
 ):
     """`out[token:end, start:stop]` of `matmul`, by the calling thread; `start` begins a panel.
 
-    It is call number `turn` of the `turns` in which the thread takes the same panels, one after the
-    other, with as many tokens each.
+    While a panel is multiplied the next is fetched, and with the last the one at `then`, which the
+    thread will want after it; 0 if there is none. The call is number `turn` of the `turns` in which
+    the thread takes the same panels, one after the other, with as many tokens each.
     """
+    _rows_times_tokens(
+        form, w, scale, bias, start, stop, columns, x, out, token, end, add, then, STRIDE, turn,
+        turns,
+    )  # fmt: skip
+
+
+@njit
+def _rows_times_tokens(
+    form, w, scale, bias, start, stop, columns, x, out, token, end, add, then, width, turn, turns
+):
+    """As `rows_times_tokens`; of the panel at `then` only `width` bytes of each step are wanted,
+    and of numbers `start` may begin half a panel, of which `stop` must not be beyond."""
     chunks, panel = whole_chunks(columns) // CHUNK, panel_rows(form)
-    x = rows_from(x, token)
+    row_bytes, x = chunks * weight_bytes(form), rows_from(x, token)
     for first in range(start, stop, panel):
+        after, within = first + panel, first % panel
+        here = w + (first - within) * row_bytes + 4 * within
+        if after < stop:
+            ahead, ahead_width = w + after * row_bytes, STRIDE
+        else:
+            ahead, ahead_width = then if then else here, width
         _panel_times_tokens(
-            form, w + first * chunks * weight_bytes(form), scale + 4 * first if scale else 0,
+            form, here, ahead, ahead_width, scale + 4 * first if scale else 0,
             bias + 4 * first if bias else 0, min(panel, stop - first), chunks, x,
             Rows(row_at(out, token) + 4 * first, out.stride), end - token, add, turn, turns,
         )  # fmt: skip
 
 
 @njit
-def matmul(crew, form, w, scale, bias, rows, columns, x, out, tokens, add):
+def _groups_of(form, tokens):
+    """Into how many groups a product's tokens go, and how many are in each."""
+    groups = (tokens + GROUP_TOKENS - 1) // GROUP_TOKENS
+    unit = tokens_at_once(form)
+    together = ((tokens + groups - 1) // groups + unit - 1) // unit * unit
+    return (tokens + together - 1) // together, together
+
+
+@njit
+def first_panel(crew, form, w, rows, columns, tokens):
+    """The address of the panel that a member will multiply first in `matmul`."""
+    panel, (groups, _) = panel_rows(form), _groups_of(form, tokens)
+    row_bytes = whole_chunks(columns) // CHUNK * weight_bytes(form)
+    if takes_tiles(form) and groups == 1:
+        first = crew.number * (rows // panel // crew.size)
+    else:
+        first = share(crew, (rows + panel - 1) // panel * groups)[0] // groups
+    return w + first * panel * row_bytes
+
+
+@njit
+def matmul(crew, form, w, scale, bias, rows, columns, x, out, tokens, add, then):
     """`out[:tokens] (+)= x [tokens, columns] @ w [rows, columns].T + bias [rows]`, a crew's work.
 
     Args:
@@ -307,24 +369,55 @@ def matmul(crew, form, w, scale, bias, rows, columns, x, out, tokens, add):
         x: `Rows` of packed tokens.
         out: `Rows` of float32 `[tokens, rows]`.
         add: whether to add to `out` (a residual) rather than to overwrite it.
+        then: address of the weights that the member will read next, or 0.
     """
     if not tokens:
         return
+    groups, together = _groups_of(form, tokens)
+    if takes_tiles(form) and groups == 1:
+        _few_times_panels(crew, form, w, scale, bias, rows, columns, x, out, tokens, add, then)
+        return
     part_rows = panel_rows(form)
-    groups = (tokens + GROUP_TOKENS - 1) // GROUP_TOKENS
-    unit = tokens_at_once(form)
-    together = ((tokens + groups - 1) // groups + unit - 1) // unit * unit
-    groups = (tokens + together - 1) // together
-    parts = (rows + part_rows - 1) // part_rows
-    item, end = share(crew, parts * groups)
+    part_bytes = part_rows * (whole_chunks(columns) // CHUNK * weight_bytes(form))
+    item, end = share(crew, (rows + part_rows - 1) // part_rows * groups)
     while item < end:
-        start, group = item // groups * part_rows, item % groups
+        part, group = item // groups, item % groups
         after = min(group + end - item, groups)
-        rows_times_tokens(
-            form, w, scale, bias, start, min(start + part_rows, rows), columns, x, out,
-            group * together, min(after * together, tokens), add, 0, 1,
-        )  # fmt: skip
         item += after - group
+        rows_times_tokens(
+            form, w, scale, bias, part * part_rows, min((part + 1) * part_rows, rows), columns, x,
+            out, group * together, min(after * together, tokens), add,
+            w + item // groups * part_bytes if item < end else then, 0, 1,
+        )  # fmt: skip
+
+
+@njit
+def _few_times_panels(crew, form, w, scale, bias, rows, columns, x, out, tokens, add, then):
+    """`matmul` where weights are read once: all members read alike much.
+
+    Each takes as many whole panels as the others, and a share of the halves that are left over.
+    """
+    each, none = rows // PANEL // crew.size, plain(0)
+    start, shared = crew.number * each * PANEL, crew.size * each * PANEL
+    first, last = share(crew, (rows - shared + HALF - 1) // HALF)
+    first, last = shared + first * HALF, min(shared + last * HALF, rows)
+    row_bytes = whole_chunks(columns) // CHUNK * weight_bytes(form)
+    next_panel, width = then, STRIDE
+    if first < last:
+        within = first % PANEL
+        next_panel = w + (first - within) * row_bytes + 4 * within
+        width = 4 * min(PANEL - within, (last - first + LANES - 1) // LANES * LANES)
+    _rows_times_tokens(
+        form, w, scale, bias, start, start + each * PANEL, columns, x, out, none, tokens, add,
+        next_panel, width, 0, 1,
+    )  # fmt: skip
+    while first < last:
+        stop = min((first // PANEL + 1) * PANEL, last)
+        _rows_times_tokens(
+            form, w, scale, bias, first, stop, columns, x, out, none, tokens, add,
+            w + stop * row_bytes if stop < last else then, STRIDE, 0, 1,
+        )  # fmt: skip
+        first = stop
 
 
 @njit

@@ -114,7 +114,7 @@ def _multiply_tiles(left, left_stride, right, chunks, count, lanes, fresh, out):
             multiply_tiles(
                 _TWO, _TWO, left + first * left_stride, left_stride, right + 4 * lane, chunks,
                 zeros() if fresh else place, 0 if fresh else LANE_BYTES, place, LANE_BYTES,
-                plain(0), plain(0),
+                plain(0), plain(0), plain(0),
             )  # fmt: skip
 
 

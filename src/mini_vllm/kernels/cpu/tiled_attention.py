@@ -19,7 +19,7 @@ from numba import njit
 from mini_vllm.kernels.cpu.formats import CHUNK, FLOAT
 from mini_vllm.kernels.cpu.online_softmax import HIDDEN
 from mini_vllm.kernels.cpu.paged_cache import cache_offset
-from mini_vllm.kernels.cpu.products import split_chunk, store_steps, turn_16, zip_rows
+from mini_vllm.kernels.cpu.products import split_fours, store_steps, turn_16, zip_in_fours
 from mini_vllm.kernels.cpu.simd import (
     LANES,
     LOG2_E,
@@ -32,7 +32,6 @@ from mini_vllm.kernels.cpu.simd import (
     load_f32,
     load_i32,
     load_i64,
-    load_u16,
     multiply_16,
     plain,
     prefetch,
@@ -212,9 +211,9 @@ def _score(cache, lanes, position, filled, dim, room):
             queries = _queries_of(lanes, kv_head, dim, room)
             for _ in range(dim // CHUNK):
                 add_products(_ONE, _ONE, keys, cache.row_stride, queries)
-                _fetch(room.queue, 2)
                 keys += TILE_BYTES
                 queries += STEP_BYTES
+                _fetch(room.queue, 6)
         store_sums(_ONE, _ONE, room.scores + first * TILE_BYTES, plain(TILE_BYTES))
 
 
@@ -237,7 +236,7 @@ def _soften(form, filled, whole, scale, room):
         first = exp2_16(scaled_16(load_16(FLOAT, place), factor, highest))
         second = exp2_16(scaled_16(load_16(FLOAT, place + TILE_BYTES), factor, highest))
         total = add_16(total, add_16(first, second))
-        _fetch(room.queue, 3)
+        _fetch(room.queue, 6)
         store_steps(form, first, second, room.pairs + position // 2 * TILE_BYTES, TILE_BYTES)
     for chunk in range(whole // CHUNK):
         pairs = room.pairs + chunk * UNIT_ROWS * TILE_BYTES
@@ -251,26 +250,30 @@ def _soften(form, filled, whole, scale, room):
 
 
 @njit
-def _pair_values(form, cache, offset, position, filled, whole, width, target, queue):
-    """Some numbers of the values of the first positions, `[whole / 2, PANEL, 2]`; then zeros."""
+def _pair_values(cache, offset, position, filled, whole, width, target, queue):
+    """Some numbers of the values of the first positions, `[whole / 2, PANEL, 2]`; then zeros.
+
+    In each 32 they have the order of `zip_in_fours`, which `_store_part` undoes.
+    """
     for first in range(0, filled, UNIT_ROWS):
         source = _row(cache, cache.values, position + first) + offset
         count = min(UNIT_ROWS, filled - first)
         for _ in range(count // 2):
             for d in range(0, width, CHUNK):
-                zip_rows(form, source + 2 * d, cache.row_stride, target + 4 * d)
-            _fetch(queue, 2)
+                zip_in_fours(source + 2 * d, cache.row_stride, target + 4 * d)
+            _fetch(queue, 4)
             source += 2 * cache.row_stride
             target += STRIDE
         if count % 2:
-            for d in range(width):
-                store_i32(target + 4 * d, np.int32(load_u16(source + 2 * d)))
+            for d in range(0, width, CHUNK):
+                row = source + 2 * d
+                zip_in_fours(row, zeros() - row, target + 4 * d)
             target += STRIDE
     clear(target, (whole - filled) // 2 * PANEL)
 
 
 @njit
-def _weigh(form, cache, lanes, position, filled, whole, fresh, shrinks, dim, room):
+def _weigh(cache, lanes, position, filled, whole, fresh, shrinks, dim, room):
     """Adds the weighted values of the first positions to the sums, or begins these."""
     panels = (dim + PANEL - 1) // PANEL
     for kv_head in range(lanes.kv_heads):
@@ -278,7 +281,7 @@ def _weigh(form, cache, lanes, position, filled, whole, fresh, shrinks, dim, roo
             offset = (lanes.first + kv_head) * cache.head_bytes + 2 * panel * PANEL
             width = min(PANEL, dim - panel * PANEL)
             _pair_values(
-                form, cache, offset, position, filled, whole, width, room.values, room.queue
+                cache, offset, position, filled, whole, width, room.values, room.queue
             )  # fmt: skip
             sums = room.sums + (kv_head * panels + panel) * LANES * STRIDE
             if shrinks and not fresh:
@@ -291,12 +294,12 @@ def _weigh(form, cache, lanes, position, filled, whole, fresh, shrinks, dim, roo
             multiply_tiles(
                 _ONE, _FOUR, room.weights, 2 * SPAN, room.values, whole // CHUNK,
                 zeros() if fresh else sums, 0 if fresh else STRIDE, sums, STRIDE, plain(0),
-                plain(0),
+                plain(0), plain(0),
             )  # fmt: skip
 
 
 @njit
-def _store_part(form, lanes, dim, sums, sum_stride, states, room):
+def _store_part(lanes, dim, sums, sum_stride, states, room):
     panels = (dim + PANEL - 1) // PANEL
     for kv_head in range(lanes.kv_heads):
         for i in range(lanes.group):
@@ -305,7 +308,7 @@ def _store_part(form, lanes, dim, sums, sum_stride, states, room):
             for d in range(0, dim, CHUNK):
                 panel = kv_head * panels + d // PANEL
                 source = room.sums + (panel * LANES + lane) * STRIDE + 4 * (d % PANEL)
-                split_chunk(form, source, sums + head * sum_stride + 4 * d)
+                split_fours(source, sums + head * sum_stride + 4 * d)
             store_f32(states + 8 * head, load_f32(room.states + 4 * lane))
             store_f32(states + 8 * head + 4, load_f32(room.states + TILE_BYTES + 4 * lane))
 
@@ -343,9 +346,7 @@ def attend_part_in_tiles(
                 _plan(other, position, end, room.queue)
             _score(cache, lanes, begin, filled, dim, room)
             shrinks = _soften(form, filled, whole, scale, room)
-            _weigh(
-                form, cache, lanes, begin, filled, whole, begin == start, shrinks, dim, room
-            )  # fmt: skip
+            _weigh(cache, lanes, begin, filled, whole, begin == start, shrinks, dim, room)
             if not first:
                 _fetch(room.queue, SPAN * cache.row_stride)
-        _store_part(form, lanes, dim, sums, sum_stride, states, room)
+        _store_part(lanes, dim, sums, sum_stride, states, room)

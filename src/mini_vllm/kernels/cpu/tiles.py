@@ -49,8 +49,14 @@ def _may_use_tiles() -> bool:
 
 NATIVE_TILES = _may_use_tiles()
 
-takes_tiles = trait(lambda form: NATIVE_TILES and form.name == "bfloat16", types.boolean)
-"""Whether numbers of a format are multiplied in tiles on this machine."""
+
+def goes_by_tiles(name: str) -> bool:
+    """Whether numbers of a format are multiplied in tiles on this machine."""
+    return NATIVE_TILES and name == "bfloat16"
+
+
+takes_tiles = trait(lambda form: goes_by_tiles(form.name), types.boolean)
+"""`goes_by_tiles` of a marker, in compiled code."""
 
 _VOID = ir.VoidType()
 _SUMS, _LEFT, _RIGHT = 0, 4, 5
@@ -164,19 +170,20 @@ def add_products(context: Any, rows: Any, columns: Any, left: Any, stride: Any, 
 @njit
 def multiply_tiles(
     rows, columns, left, left_stride, right, chunks, start, start_stride, out, out_stride, ahead,
-    size,
+    lines, width,
 ):  # fmt: skip
     """`out = start + left @ right`, of as many tiles as the tuples `rows` and `columns` are long.
 
     Two by two, or one by up to four. `left` has rows of `chunks` times 32 bfloat16, `right` is a
     panel of 64 columns or some of its columns, `start` and `out` are float32. All are addresses;
-    strides are of bytes, and 0 for the same row again and again. For each chunk, the next `size`
-    bytes from `ahead` on are fetched, which will be wanted soon.
+    strides are of bytes, and 0 for the same row again and again. For each chunk, the next `lines`
+    rows of a panel at `ahead` are fetched, the first `width` bytes, which will be wanted soon.
     """
     load_sums(rows, columns, start, start_stride)
     for _ in range(chunks):
-        prefetch(ahead, size)
-        ahead += size
+        for _ in range(lines):
+            prefetch(ahead, width)
+            ahead += STRIDE
         add_products(rows, columns, left, left_stride, right)
         left += TILE_BYTES
         right += STEP_BYTES
