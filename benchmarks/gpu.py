@@ -4,8 +4,8 @@
 
 The model has a real one's shape (the simulator's catalogue) and random weights, written to a
 temporary folder: speed does not depend on what they are, and nothing has to be downloaded. Both
-engines stay on the GPU, and a round runs each workload of `mini_vllm.bench.workloads` on both, the
-other one first each time. Limits are measured too: a copy inside the GPU's memory, bytes read and
+engines stay on the GPU; they take turns at each workload of `mini_vllm.bench.workloads`, the other
+one first each time. Limits are measured too: a copy inside the GPU's memory, bytes read and
 written, and torch's bfloat16 product of square matrices. A workload's share of a limit is of the
 ideal engine's work (`peers/work.py`): bytes where memory is what bounds it, else operations.
 
@@ -15,26 +15,29 @@ each other: how many of the first tokens are the same is told, and no more can b
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 
 sys.path.insert(0, str(Path(__file__).parent / "peers"))
 
+from compare import count
 from run_mini_vllm import MiniVLLM
 from run_transformers import Transformers
 from runner import Options
+from table import markdown_table, spread
 from work import Work, work_of
 
+from mini_vllm import console
+from mini_vllm.bench.figures import Summary, digits, percent, summarise
 from mini_vllm.bench.workloads import WARM_UP, WORKLOADS, Workload, select
+from mini_vllm.errors import InvalidInputError
 from mini_vllm.sim.models import ModelSpec, find_model
 
 DTYPE = torch.bfloat16
@@ -58,33 +61,39 @@ class Limits:
 
 @dataclass(frozen=True)
 class Row:
-    """A workload: the seconds of each round, and in what share of the limit's the median is."""
+    """A workload: its rounds, and in what share of the limit's time the median is.
+
+    `same_first_tokens` is the share of its requests whose first token both engines chose.
+    """
 
     workload: str
     engine: str
-    seconds: list[float]
-    first_token_seconds: list[float]
+    seconds: Summary
+    first_token: Summary
     output_rate: float
-    prompt_rate: float
     share: float
     same_first_tokens: float
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main(argv: Sequence[str]) -> int:
+    parser = console.Parser(prog="gpu.py", description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--shape", default="llama-3-8b", help="of the simulator's catalogue")
     parser.add_argument("--workloads", nargs="+", choices=WORKLOADS, default=list(WORKLOADS))
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=count, default=5)
     parser.add_argument("--folder", type=Path, help="for the model's weights, else a temporary one")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures here")
-    args = parser.parse_args()
-    if not torch.cuda.is_available():
-        print(f"gpu.py: torch {torch.__version__} finds no GPU", file=sys.stderr)
-        return 2
+    args = parser.parse_args(argv)
     spec = find_model(args.shape)
+    if spec.num_experts or spec.kv_lora_rank:
+        raise InvalidInputError(f"{spec.name} has experts or MLA, which the engine does not run")
+    for parent in (args.folder, args.json and args.json.parent):
+        if parent and not parent.is_dir():
+            raise InvalidInputError(f"the folder {str(parent)!r} does not exist")
+    if not torch.cuda.is_available():
+        raise InvalidInputError(f"torch {torch.__version__} finds no GPU")
     limits = measure_limits()
     rates = f"{limits.bandwidth / 1e12:.2f} TB/s, {limits.flops / 1e12:.0f} TFLOP/s"
-    say(f"{limits.gpu} copies and multiplies at {rates}")
+    console.say(f"{limits.gpu} copies and multiplies at {rates}")
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         write_random_model(spec, Path(folder))
         engines = load_engines(folder)
@@ -94,8 +103,8 @@ def main() -> int:
     document |= {"rows": [asdict(row) for row in rows]}
     if args.json:
         args.json.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-    print(table(rows))
-    return 0
+    sys.stdout.write(table(rows))
+    return console.EXIT_OK
 
 
 def measure_limits() -> Limits:
@@ -171,47 +180,46 @@ def measure(
             for engine in engines[:: 1 if number % 2 else -1]:
                 outcome = engine.run(prompts, workload.output_tokens)
                 tokens[engine.engine] = [ids[0] for ids in outcome.tokens]
-                if number >= 0:
+                if number >= 0 and outcome.first_token_seconds is not None:
                     seconds[engine.engine].append(outcome.seconds)
-                    first[engine.engine].append(outcome.first_token_seconds or 0.0)
+                    first[engine.engine].append(outcome.first_token_seconds)
         if workload is WARM_UP:
             continue
         least = limits.seconds(work_of(workload, spec, "bf16"))
         one, other = tokens.values()
         same = sum(a == b for a, b in zip(one, other, strict=True)) / len(one)
         for name, times in seconds.items():
-            took = median(times)
-            row = Row(
+            took = summarise(times, "s")
+            rate = workload.total_output_tokens / took.median
+            console.say(f"{workload.name}, {name}: {took.median:.3f} s, {rate:.0f} output tokens/s")
+            yield Row(
                 workload=workload.name,
                 engine=name,
-                seconds=times,
-                first_token_seconds=first[name],
-                output_rate=workload.total_output_tokens / took,
-                prompt_rate=workload.total_prompt_tokens / median(first[name]),
-                share=least / took,
+                seconds=took,
+                first_token=summarise(first[name], "s"),
+                output_rate=rate,
+                share=least / took.median,
                 same_first_tokens=same,
             )
-            say(f"{row.workload}, {name}: {took:.3f} s, {row.output_rate:.0f} output tokens/s")
-            yield row
 
 
 def table(rows: list[Row]) -> str:
-    head = ["workload", "engine", "s", "output tokens/s", "share of the limit", "of transformers'"]
-    lines = [f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-    took = {(row.workload, row.engine): median(row.seconds) for row in rows}
-    for row in rows:
-        ratio = took[row.workload, "transformers"] / median(row.seconds)
-        spread = f"{median(row.seconds):.3f} ({min(row.seconds):.3f} to {max(row.seconds):.3f})"
-        lines.append(
-            f"| `{row.workload}` | {row.engine} | {spread} | {row.output_rate:,.0f} "
-            f"| {row.share:.0%} | {ratio:.2f} |"
-        )
-    return "\n".join(lines)
-
-
-def say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
+    took = {(row.workload, row.engine): row.seconds.median for row in rows}
+    cells = [
+        [
+            f"`{row.workload}`",
+            row.engine,
+            spread(row.seconds),
+            digits(row.output_rate),
+            percent(row.share),
+            digits(took[row.workload, "transformers"] / row.seconds.median),
+            percent(row.same_first_tokens),
+        ]
+        for row in rows
+    ]
+    head = ["workload", "engine", "s", "output tokens/s", "share of the limit"]
+    return markdown_table([*head, "times transformers'", "same first tokens"], cells)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(console.run("gpu.py", main, None))

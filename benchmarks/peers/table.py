@@ -55,11 +55,13 @@ def _speed(comparison: Comparison) -> str:
         per_core.append([engine.label, engine.weights, *cores])
         per_joule.append([engine.label, engine.weights, *joules])
     text = f"### Throughput\n\nMedian (least to most) of {comparison.rounds} rounds.\n\n"
-    text += _table(head, rows)
-    text += f"\nPer core, of {comparison.threads}:\n\n" + _table(head, per_core)
+    text += markdown_table(head, rows)
+    text += f"\nPer core, of {comparison.threads}:\n\n" + markdown_table(head, per_core)
     if comparison.no_energy is None:
         head = [*head[:2], *(f"`{name}`" for name in names)]
-        text += "\nTokens per joule, prompt and output together:\n\n" + _table(head, per_joule)
+        text += "\nTokens per joule, prompt and output together:\n\n" + markdown_table(
+            head, per_joule
+        )
     return text
 
 
@@ -73,7 +75,7 @@ def _ratios(comparison: Comparison) -> str:
         for label in dict.fromkeys(ratio.engine for ratio in comparison.ratios)
     ]
     text = f"### {base}, times as fast as\n\nMedian (least to most) of the rounds' own ratios.\n\n"
-    return text + _table(["engine", *(f"`{name}`" for name in names)], rows)
+    return text + markdown_table(["engine", *(f"`{name}`" for name in names)], rows)
 
 
 def _single(comparison: Comparison) -> str:
@@ -100,7 +102,7 @@ def _single(comparison: Comparison) -> str:
         return ""
     head = ["engine", "weights", "decode tok/s", "weights and KV read", "of the bandwidth", "over"]
     text = f"### `single` and the machine's bandwidth, {shown(limit)}\n\n"
-    return text + _table(head, rows)
+    return text + markdown_table(head, rows)
 
 
 def _starts(comparison: Comparison) -> str:
@@ -120,7 +122,8 @@ def _starts(comparison: Comparison) -> str:
     return (
         f"### Start and memory\n\nFresh processes, caches on disk warm, {n} each; memory of all an "
         f"engine's processes, with {shown(comparison.kv_cache)} for its KV cache where it can be "
-        "told; idle is the share of a core taken while another engine ran.\n\n" + _table(head, rows)
+        "told; idle is the share of a core taken while another engine ran.\n\n"
+        + markdown_table(head, rows)
     )
 
 
@@ -161,6 +164,6 @@ def spread(summary: Summary) -> str:
     return f"{digits(summary.median)} ({digits(summary.min)} to {digits(summary.max)})"
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     lines = [list(head), ["---"] * len(head), *map(list, rows)]
     return "".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |\n" for line in lines)

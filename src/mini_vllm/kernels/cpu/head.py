@@ -11,8 +11,7 @@ from numba import njit, prange
 
 from mini_vllm.kernels.cpu.compiled import entry
 from mini_vllm.kernels.cpu.crew import join, leave, meet, open_hall, share
-from mini_vllm.kernels.cpu.formats import CHUNK, weight_bytes, whole_chunks
-from mini_vllm.kernels.cpu.matmul import matmul, pack_row, rows_times_tokens
+from mini_vllm.kernels.cpu.matmul import address_of_row, matmul, pack_row, rows_times_tokens
 from mini_vllm.kernels.cpu.simd import Rows, highest_of_64, load_f32, plain, row_at, rows_of
 
 TILE_ROWS = 64
@@ -43,7 +42,6 @@ def _likeliest_of_share(
 ):  # fmt: skip
     """The likeliest of a member's share of the vocabulary, to its rows of `best` and `place`."""
     none, over = plain(0), plain(False)
-    stride = whole_chunks(columns) // CHUNK * weight_bytes(form)
     logits = Rows(row_at(rows_of(room), crew.number), room.strides[1])
     best_, place_ = best[crew.number], place[crew.number]
     best_[:tokens] = -np.inf
@@ -53,9 +51,10 @@ def _likeliest_of_share(
         first = tile * TILE_ROWS
         count = min(TILE_ROWS, rows - first)
         rows_times_tokens(
-            form, head + first * stride, scale + 4 * first if scale else 0, none, none,
-            count, columns, x, logits, none, tokens, over,
-            head + (first + TILE_ROWS) * stride if tile + 1 < end else then, none, 1,
+            form, address_of_row(form, head, first, columns), scale + 4 * first if scale else 0,
+            none, none, count, columns, x, logits, none, tokens, over,
+            address_of_row(form, head, first + TILE_ROWS, columns) if tile + 1 < end else then,
+            none, 1,
         )  # fmt: skip
         for token in range(tokens):
             found = row_at(logits, token)
@@ -72,7 +71,7 @@ def _likeliest_of_share(
 def first_of_head(crew, form, head, rows, columns):
     """The address of the panel that a member will multiply first in `likeliest`."""
     begin, _ = share(crew, (rows + TILE_ROWS - 1) // TILE_ROWS)
-    return head + begin * TILE_ROWS * whole_chunks(columns) // CHUNK * weight_bytes(form)
+    return address_of_row(form, head, begin * TILE_ROWS, columns)
 
 
 @njit

@@ -20,12 +20,11 @@ from mini_vllm.kernels.cpu.formats import (
     CHUNK,
     FLOAT,
     activation_bytes,
-    weight_bytes,
-    whole_chunks,
 )
 from mini_vllm.kernels.cpu.head import first_of_head, likeliest
 from mini_vllm.kernels.cpu.matmul import (
     PANEL,
+    address_of_row,
     first_panel,
     matmul,
     pack_row,
@@ -174,13 +173,6 @@ def _share_of_inner(crew, inner):
 
 
 @njit
-def _row_of_gate_up(form, layer, sizes, row):
-    """The address of a panel of gate or up."""
-    row_bytes = whole_chunks(sizes.hidden) // CHUNK * weight_bytes(form)
-    return layer.gate_up + row * row_bytes
-
-
-@njit
 def _gate_up(form, tokens, begin, end, layer, sizes, x, out, then, up_then, turn, turns):
     """The products with gate and up that `_gate` takes for this part of the inner dimension.
 
@@ -258,10 +250,10 @@ def _own_rest(
     turns = (count + GATED - 1) // GATED
     for begin in range(0, inner, step):
         end = begin + step
-        gate_then = _row_of_gate_up(gate_up_form, layer, sizes, end)
-        up_then = _row_of_gate_up(gate_up_form, layer, sizes, inner + end)
-        if end == inner:
-            gate_then, up_then = layer.down, layer.down
+        gate_then = up_then = layer.down
+        if end < inner:
+            gate_then = address_of_row(gate_up_form, layer.gate_up, end, hidden)
+            up_then = address_of_row(gate_up_form, layer.gate_up, inner + end, hidden)
         for turn in range(turns):
             few, x = min(GATED, count - turn * GATED), rows_from(mine, turn * GATED)
             _gate_up(
@@ -322,8 +314,8 @@ def _joint_rest(
     """What comes after attention, all members for all tokens."""
     hidden, inner, width = sizes.hidden, sizes.inner, sizes.heads * sizes.head_dim
     onto, (begin, stop) = plain(True), _share_of_inner(crew, inner)
-    gate = _row_of_gate_up(gate_up_form, layer, sizes, begin)
-    up = _row_of_gate_up(gate_up_form, layer, sizes, inner + begin)
+    gate = address_of_row(gate_up_form, layer.gate_up, begin, hidden)
+    up = address_of_row(gate_up_form, layer.gate_up, inner + begin, hidden)
     first, end, normed, packed = _own_or_all(crew, tokens, normed, packed)
     _pack(o_form, first, end, width, attended, packed)
     _meet_if_many(crew, tokens)

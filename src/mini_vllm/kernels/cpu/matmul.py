@@ -98,6 +98,13 @@ def panel_rows(form):
 
 
 @njit
+def address_of_row(form, w, row, columns):
+    """Where a row of a matrix `[., columns]` in panels begins; of integers, a panel's first."""
+    within = row % panel_rows(form)
+    return w + (row - within) * (whole_chunks(columns) // CHUNK * weight_bytes(form)) + 4 * within
+
+
+@njit
 def _finish(shape, vectors, totals, scale, bias, count, out, stride, add):
     """Stores a panel's sums for the tokens of `shape`, scaled, biased, added to `out` or not.
 
@@ -152,7 +159,7 @@ def _panel_of_integers(
             prefetch(ahead, size)
             ahead += size
         x += activation_bytes(form)
-        w += INTEGER_ROWS * weight_bytes(form)
+        w += size
     _finish(shape, _ONE, totals, scale, bias, count, out, stride, add)
 
 
@@ -214,9 +221,9 @@ def _panel_from_tiles(
     form, w, ahead, width, scale, bias, count, chunks, x, out, end, add, turn, turns
 ):
     """`_panel_times_tokens`, 32 tokens at a time; what is left over goes by way of a desk."""
-    passes = 2 * (end // TILE_TOKENS) + min((end % TILE_TOKENS + UNIT_ROWS - 1) // UNIT_ROWS, 2)
-    if count <= HALF:
-        passes = (end + TILE_TOKENS - 1) // TILE_TOKENS
+    halves = (count + HALF - 1) // HALF
+    rest = (end % TILE_TOKENS + UNIT_ROWS - 1) // UNIT_ROWS
+    passes = halves * (end // TILE_TOKENS) + min(rest, halves)
     # In each pass, its part of the next panel is fetched.
     lines = (UNIT_ROWS + passes * turns - 1) // (passes * turns)
     part = chunks * lines * STRIDE
@@ -244,7 +251,7 @@ def _panel_from_tiles(
                 tokens, count, source, x.stride, w, chunks, start, 0, target, out.stride, ahead,
                 lines, width,
             )  # fmt: skip
-        ahead += (1 if count <= HALF else 2) * part
+        ahead += halves * part
 
 
 @njit
@@ -330,12 +337,11 @@ def _rows_times_tokens(
     """As `rows_times_tokens`; of the panel at `then` only `width` bytes of each step are wanted,
     and of numbers `start` may begin half a panel, of which `stop` must not be beyond."""
     chunks, panel = whole_chunks(columns) // CHUNK, panel_rows(form)
-    row_bytes, x = chunks * weight_bytes(form), rows_from(x, token)
+    x = rows_from(x, token)
     for first in range(start, stop, panel):
-        after, within = first + panel, first % panel
-        here = w + (first - within) * row_bytes + 4 * within
+        here, after = address_of_row(form, w, first, columns), first + panel
         if after < stop:
-            ahead, ahead_width = w + after * row_bytes, STRIDE
+            ahead, ahead_width = address_of_row(form, w, after, columns), STRIDE
         else:
             ahead, ahead_width = then if then else here, width
         _panel_times_tokens(
@@ -358,12 +364,11 @@ def _groups_of(form, tokens):
 def first_panel(crew, form, w, rows, columns, tokens):
     """The address of the panel that a member will multiply first in `matmul`."""
     panel, (groups, _) = panel_rows(form), _groups_of(form, tokens)
-    row_bytes = whole_chunks(columns) // CHUNK * weight_bytes(form)
     if takes_tiles(form) and groups == 1:
         first = crew.number * (rows // panel // crew.size)
     else:
         first = share(crew, (rows + panel - 1) // panel * groups)[0] // groups
-    return w + first * panel * row_bytes
+    return address_of_row(form, w, first * panel, columns)
 
 
 @njit
@@ -386,7 +391,6 @@ def matmul(crew, form, w, scale, bias, rows, columns, x, out, tokens, add, then)
         _few_times_panels(crew, form, w, scale, bias, rows, columns, x, out, tokens, add, then)
         return
     part_rows = panel_rows(form)
-    part_bytes = part_rows * (whole_chunks(columns) // CHUNK * weight_bytes(form))
     item, end = share(crew, (rows + part_rows - 1) // part_rows * groups)
     while item < end:
         part, group = item // groups, item % groups
@@ -395,7 +399,8 @@ def matmul(crew, form, w, scale, bias, rows, columns, x, out, tokens, add, then)
         rows_times_tokens(
             form, w, scale, bias, part * part_rows, min((part + 1) * part_rows, rows), columns, x,
             out, group * together, min(after * together, tokens), add,
-            w + item // groups * part_bytes if item < end else then, 0, 1,
+            address_of_row(form, w, item // groups * part_rows, columns) if item < end else then,
+            0, 1,
         )  # fmt: skip
 
 
@@ -409,12 +414,10 @@ def _few_times_panels(crew, form, w, scale, bias, rows, columns, x, out, tokens,
     start, shared = crew.number * each * PANEL, crew.size * each * PANEL
     first, last = share(crew, (rows - shared + HALF - 1) // HALF)
     first, last = shared + first * HALF, min(shared + last * HALF, rows)
-    row_bytes = whole_chunks(columns) // CHUNK * weight_bytes(form)
     next_panel, width = then, STRIDE
     if first < last:
-        within = first % PANEL
-        next_panel = w + (first - within) * row_bytes + 4 * within
-        width = 4 * min(PANEL - within, (last - first + LANES - 1) // LANES * LANES)
+        next_panel = address_of_row(form, w, first, columns)
+        width = 4 * min(PANEL - first % PANEL, (last - first + LANES - 1) // LANES * LANES)
     _rows_times_tokens(
         form, w, scale, bias, start, start + each * PANEL, columns, x, out, none, tokens, add,
         next_panel, width, 0, 1,
@@ -423,7 +426,7 @@ def _few_times_panels(crew, form, w, scale, bias, rows, columns, x, out, tokens,
         stop = min((first // PANEL + 1) * PANEL, last)
         _rows_times_tokens(
             form, w, scale, bias, first, stop, columns, x, out, none, tokens, add,
-            w + stop * row_bytes if stop < last else then, STRIDE, 0, 1,
+            address_of_row(form, w, stop, columns) if stop < last else then, STRIDE, 0, 1,
         )  # fmt: skip
         first = stop
 
@@ -472,11 +475,8 @@ def panels(form, w, rows, columns, out):
 
 @njit
 def _unpack_row_of_numbers(form, w, scale, number, columns, out):
-    size = number_bytes(form)
+    size, source = number_bytes(form), address_of_row(form, w, number, columns)
     n = 4 // size
-    steps = whole_chunks(columns) // n
-    panel, row = divmod(number, PANEL)
-    source = w + 4 * (panel * steps * PANEL + row)
     for column in range(columns):
         place = source + 4 * PANEL * (column // n) + column % n * size
         store_f32(out + 4 * column, load_number(form, place))
