@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from openai import OpenAI
 from running import MODEL, RunningServer
 
 from mini_vllm import LLM, SamplingParams
+from mini_vllm.engine.outputs import RequestOutput
 from tiny_model import IM_END, SPECIAL
 
 PROMPT = "The quick brown fox"
@@ -58,9 +61,22 @@ def test_max_tokens_defaults_to_16_for_a_completion(client: OpenAI) -> None:
 IGNORE_EOS = {"ignore_eos": True}
 
 
-def test_a_stream_adds_up_to_the_whole_completion(client: OpenAI) -> None:
+def test_a_stream_adds_up_to_the_whole_completion(
+    tiny_server: RunningServer, client: OpenAI, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = client.completions.create(prompt=PROMPT, **GREEDY)
-    chunks = list(client.completions.create(prompt=PROMPT, stream=True, **GREEDY))
+    engine, arrived, steps = tiny_server.engine._engine, threading.Event(), itertools.count()
+    step = engine.step
+
+    def step_once_the_first_chunk_arrived() -> list[RequestOutput]:
+        assert next(steps) == 0 or arrived.wait(20)
+        return step()
+
+    monkeypatch.setattr(engine, "step", step_once_the_first_chunk_arrived)
+    stream = client.completions.create(prompt=PROMPT, stream=True, **GREEDY)
+    chunks = [next(stream)]
+    arrived.set()
+    chunks += stream
 
     assert "".join(chunk.choices[0].text for chunk in chunks) == whole.choices[0].text
     assert len(chunks) > 1
