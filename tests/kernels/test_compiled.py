@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[2]
 GATE = """
 import numpy as np
 from mini_vllm.kernels.cpu.formats import FLOAT
-from mini_vllm.kernels.cpu.matmul import panels as kernel
+from mini_vllm.kernels.cpu.panels import panels as kernel
 w, out = np.arange(64 * 32, dtype=np.float32), np.empty((32, 64), np.float32)
 kernel(FLOAT, w.ctypes.data, 64, 32, out.ctypes.data)
 assert (out == w.reshape(64, 32).T).all(), out
@@ -66,7 +66,7 @@ def test_a_second_process_compiles_nothing(tmp_path: Path) -> None:
 ANOTHER_AT_ONCE = """
 import numpy as np
 from mini_vllm.kernels.cpu.formats import FORMATS
-from mini_vllm.kernels.cpu.matmul import panels as kernel
+from mini_vllm.kernels.cpu.panels import panels as kernel
 files = kernel._cache._cache_file
 files._load_index, files._save_index = dict, lambda index: None
 w = np.zeros(64 * 32, np.uint16)

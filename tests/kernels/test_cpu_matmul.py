@@ -24,7 +24,8 @@ from mini_vllm.kernels.cpu.crew import join, new_hall, open_hall
 from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS
 from mini_vllm.kernels.cpu.head import head_logits, likeliest
 from mini_vllm.kernels.cpu.integers import INTEGER_ROWS, panels_of_integers
-from mini_vllm.kernels.cpu.matmul import PANEL, matmul, pack_row, panels, unpack_row
+from mini_vllm.kernels.cpu.matmul import matmul
+from mini_vllm.kernels.cpu.panels import PANEL, pack_row, panels, unpack_row
 from mini_vllm.kernels.cpu.simd import row_at, rows_of
 from mini_vllm.kernels.quantized import BLOCK_BYTES, QuantizedMatrix, quantize
 

@@ -26,7 +26,7 @@ from mini_vllm.kernels.cpu.compiled import (
 from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS, whole_chunks
 from mini_vllm.kernels.cpu.head import head_logits
 from mini_vllm.kernels.cpu.integers import INTEGER_ROWS, panels_of_integers
-from mini_vllm.kernels.cpu.matmul import PANEL, panels
+from mini_vllm.kernels.cpu.panels import PANEL, panels
 from mini_vllm.kernels.cpu.prompt_attention import room_for_prompts
 from mini_vllm.kernels.metadata import Array, AttentionMetadata
 from mini_vllm.kernels.quantized import Matrix, QuantizedMatrix

@@ -59,7 +59,7 @@ from mini_vllm.kernels.cpu.simd import (
     store_row,
     store_u16,
 )
-from mini_vllm.kernels.cpu.tiled_attention import Cache, attend_part_in_tiles
+from mini_vllm.kernels.cpu.tiled_attention import Cache, attend_part_in_tiles, fetch_part
 from mini_vllm.kernels.cpu.tiles import UNIT_ROWS, takes_tiles
 
 _ONE, _TWO, _THREE, _FOUR = (0,), (0,) * 2, (0,) * 3, (0,) * 4
@@ -247,7 +247,7 @@ def attend(
     row_stride = kv_heads * head_dim * number_bytes(form)
     q_rows, table_rows = rows_of(q), rows_of(tables)
     score_rows, sum_rows, state_rows = rows_of(scores), rows_of(sums), rows_of(states)
-    scratch_rows, last = rows_of(scratch), len(parts) - 1
+    scratch_rows = rows_of(scratch)
     head_bytes, mine = row_stride // kv_heads, row_at(rows_of(room), crew.number)
     tiled = (
         takes_tiles(form) and head_dim % CHUNK == 0 and block_size % UNIT_ROWS == 0
@@ -258,17 +258,20 @@ def attend(
         token, start, stop = parts[part, 0], parts[part, 1], parts[part, 2]
         if start == stop:
             continue
-        table, other = row_at(table_rows, sequences[token]), min(part + 1, last)
+        table, other = row_at(table_rows, sequences[token]), min(part + 1, end - 1)
         next_table = row_at(table_rows, sequences[parts[other, 0]])
         query, part_sums = row_at(q_rows, token), row_at(sum_rows, part)
         part_states = row_at(state_rows, part)
         if tiled and start % UNIT_ROWS == 0:
             cache = Cache(k_cache, v_cache, table, block_size, row_stride, head_bytes)
             following = Cache(k_cache, v_cache, next_table, block_size, row_stride, head_bytes)
+            if part == first:
+                fetch_part(cache, start, stop, heads // kv_heads, head_dim, mine)
+            next_start = parts[other, 1]
+            next_stop = parts[other, 2] if other > part else next_start
             attend_part_in_tiles(
-                form, query, q_stride, cache, following, parts[other, 1], parts[other, 2],
-                kv_heads, heads, head_dim, start, stop, scale, part_sums, sums.strides[1],
-                part_states, mine,
+                form, query, q_stride, cache, following, next_start, next_stop, kv_heads,
+                heads, head_dim, start, stop, scale, part_sums, sums.strides[1], part_states, mine,
             )  # fmt: skip
             continue
         ahead = k_cache + cache_offset(next_table, parts[other, 1], block_size, row_stride)

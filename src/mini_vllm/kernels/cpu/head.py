@@ -11,7 +11,9 @@ from numba import njit, prange
 
 from mini_vllm.kernels.cpu.compiled import entry
 from mini_vllm.kernels.cpu.crew import join, leave, meet, open_hall, share
-from mini_vllm.kernels.cpu.matmul import address_of_row, matmul, pack_row, rows_times_tokens
+from mini_vllm.kernels.cpu.matmul import matmul
+from mini_vllm.kernels.cpu.panel_products import all_of, rows_times_tokens
+from mini_vllm.kernels.cpu.panels import address_of_row, pack_row
 from mini_vllm.kernels.cpu.simd import Rows, highest_of_64, load_f32, plain, row_at, rows_of
 
 TILE_ROWS = 64
@@ -53,8 +55,9 @@ def _likeliest_of_share(
         rows_times_tokens(
             form, address_of_row(form, head, first, columns), scale + 4 * first if scale else 0,
             none, none, count, columns, x, logits, none, tokens, over,
-            address_of_row(form, head, first + TILE_ROWS, columns) if tile + 1 < end else then,
-            none, 1,
+            all_of(
+                address_of_row(form, head, first + TILE_ROWS, columns) if tile + 1 < end else then
+            ),
         )  # fmt: skip
         for token in range(tokens):
             found = row_at(logits, token)

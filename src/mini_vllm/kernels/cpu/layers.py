@@ -22,17 +22,10 @@ from mini_vllm.kernels.cpu.formats import (
     activation_bytes,
 )
 from mini_vllm.kernels.cpu.head import first_of_head, likeliest
-from mini_vllm.kernels.cpu.matmul import (
-    PANEL,
-    address_of_row,
-    first_panel,
-    matmul,
-    pack_row,
-    rows_times_tokens,
-    tokens_at_once,
-    unpack_row,
-)
+from mini_vllm.kernels.cpu.matmul import first_panel, matmul
 from mini_vllm.kernels.cpu.paged_attention import attention
+from mini_vllm.kernels.cpu.panel_products import Next, all_of, rows_times_tokens, tokens_at_once
+from mini_vllm.kernels.cpu.panels import PANEL, address_of_row, pack_row, unpack_row
 from mini_vllm.kernels.cpu.simd import (
     Rows,
     address_of,
@@ -44,7 +37,7 @@ from mini_vllm.kernels.cpu.simd import (
     store_row,
 )
 from mini_vllm.kernels.cpu.stages import gate_row, norm_row, place_heads
-from mini_vllm.kernels.cpu.tiles import NATIVE_TILES
+from mini_vllm.kernels.cpu.tiles import NATIVE_TILES, STRIDE
 
 LAYER = np.dtype(
     [
@@ -182,7 +175,7 @@ def _gate_up(form, tokens, begin, end, layer, sizes, x, out, then, up_then, turn
     if count == inner:
         rows_times_tokens(
             form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias, none, 2 * inner,
-            sizes.hidden, x, out, none, tokens, over, up_then, turn, turns,
+            sizes.hidden, x, out, none, tokens, over, Next(up_then, plain(STRIDE), turn, turns),
         )  # fmt: skip
         return
     for part in range(2):
@@ -190,7 +183,7 @@ def _gate_up(form, tokens, begin, end, layer, sizes, x, out, then, up_then, turn
         rows_times_tokens(
             form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias, start, start + count,
             sizes.hidden, x, Rows(out.address + 4 * (part * count - start), out.stride), none,
-            tokens, over, up_then if part else then, turn, turns,
+            tokens, over, Next(up_then if part else then, plain(STRIDE), turn, turns),
         )  # fmt: skip
 
 
@@ -217,7 +210,7 @@ def _own_heads(
     )  # fmt: skip
     rows_times_tokens(
         form, layer.qkv, layer.qkv_scale, layer.qkv_bias, none, heads * sizes.head_dim,
-        sizes.hidden, mine, mine_qkv, none, count, over, layer.o, none, plain(1),
+        sizes.hidden, mine, mine_qkv, none, count, over, all_of(layer.o),
     )  # fmt: skip
     _place(
         cache_form, none, count * heads, layer, sizes, slots + 8 * first, positions + 8 * first,
@@ -238,7 +231,7 @@ def _own_rest(
     _pack(o_form, none, count, width, rows_from(attended, first), mine)
     rows_times_tokens(
         o_form, layer.o, layer.o_scale, layer.o_bias, none, hidden, width, mine, numbers, none,
-        count, onto, layer.gate_up, none, plain(1),
+        count, onto, all_of(layer.gate_up),
     )  # fmt: skip
     _norm(
         gate_up_form, none, count, layer.post_norm, hidden, sizes.eps, numbers,
@@ -263,7 +256,7 @@ def _own_rest(
             _gate(down_form, few, begin, end, room, rows_from(mine_gated, turn * GATED))
     rows_times_tokens(
         down_form, layer.down, layer.down_scale, layer.down_bias, none, hidden, inner, mine_gated,
-        numbers, none, count, onto, then, none, plain(1),
+        numbers, none, count, onto, all_of(then),
     )  # fmt: skip
 
 

@@ -24,6 +24,8 @@ from numba.extending import intrinsic, models, register_model
 from mini_vllm.kernels.cpu.formats import FLOAT, format_name, number_bytes
 
 LANES = 16
+LINE_BYTES = 64
+"""What a cache takes from memory at once."""
 
 
 class Vector(types.Type):  # type: ignore[misc]
@@ -403,7 +405,12 @@ def soften_64(context: Any, scores: Any, scale: Any, shift: Any) -> Any:
 
 
 @intrinsic
-def _prefetch_line(context: Any, address: Any) -> Any:
+def prefetch_line(context: Any, address: Any) -> Any:
+    """Asks for the line at an address to be in the second cache soon, and does not wait.
+
+    The first is small, and has few places for lines on their way: a tile's worth would block it.
+    """
+
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         pointer = b.inttoptr(args[0], I8.as_pointer())
         read, level_2, data = (ir.Constant(I32, number) for number in (0, 2, 1))
@@ -415,12 +422,9 @@ def _prefetch_line(context: Any, address: Any) -> Any:
 
 @njit
 def prefetch(address, size):
-    """Asks for `size` bytes at an address to be in the second cache soon, and does not wait.
-
-    The first is small, and has few places for lines on their way: a tile's worth would block it.
-    """
-    for line in range(address, address + size, 64):
-        _prefetch_line(line)
+    """`prefetch_line` of `size` bytes at an address."""
+    for line in range(address, address + size, LINE_BYTES):
+        prefetch_line(line)
 
 
 @intrinsic

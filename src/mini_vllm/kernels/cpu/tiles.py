@@ -16,7 +16,7 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
-from typing import Any
+from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 from llvmlite import ir
@@ -25,7 +25,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from mini_vllm.kernels.cpu.formats import trait
-from mini_vllm.kernels.cpu.simd import I8, I64, call, prefetch
+from mini_vllm.kernels.cpu.simd import I8, I64, LINE_BYTES, call, plain, prefetch_line
 
 UNIT_ROWS, TILE_BYTES = 16, 64
 STRIDE = 256
@@ -167,23 +167,44 @@ def add_products(context: Any, rows: Any, columns: Any, left: Any, stride: Any, 
     return types.none(rows, columns, address, address, address), codegen
 
 
+class Ahead(NamedTuple):
+    """Rows of a panel that will be wanted soon: from `place` on, the first `width` bytes of each,
+    `lines` of them for each chunk that is multiplied."""
+
+    place: int
+    lines: int
+    width: int
+
+
+@njit
+def nothing():
+    """`Ahead`: no rows."""
+    return Ahead(plain(0), plain(0), plain(0))
+
+
+@njit
+def further(ahead, chunks):
+    """`Ahead`, when so many chunks have been multiplied."""
+    return Ahead(ahead.place + chunks * ahead.lines * STRIDE, ahead.lines, ahead.width)
+
+
 @njit
 def multiply_tiles(
-    rows, columns, left, left_stride, right, chunks, start, start_stride, out, out_stride, ahead,
-    lines, width,
+    rows, columns, left, left_stride, right, chunks, start, start_stride, out, out_stride, ahead
 ):  # fmt: skip
     """`out = start + left @ right`, of as many tiles as the tuples `rows` and `columns` are long.
 
     Two by two, or one by up to four. `left` has rows of `chunks` times 32 bfloat16, `right` is a
     panel of 64 columns or some of its columns, `start` and `out` are float32. All are addresses;
-    strides are of bytes, and 0 for the same row again and again. For each chunk, the next `lines`
-    rows of a panel at `ahead` are fetched, the first `width` bytes, which will be wanted soon.
+    strides are of bytes, and 0 for the same row again and again. What is `ahead` is asked for.
     """
     load_sums(rows, columns, start, start_stride)
+    place, apart = ahead.place, chunks * STRIDE
     for _ in range(chunks):
-        for _ in range(lines):
-            prefetch(ahead, width)
-            ahead += STRIDE
+        for line in range(0, ahead.width, LINE_BYTES):
+            for row in range(ahead.lines):
+                prefetch_line(place + row * apart + line)
+        place += STRIDE
         add_products(rows, columns, left, left_stride, right)
         left += TILE_BYTES
         right += STEP_BYTES
