@@ -13,7 +13,10 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, GgufConfig
 
 from families import LLAMA3_ROPE, SIZES, save_family
-from mini_vllm.kernels.gguf_blocks import TYPES, UNSUPPORTED_NAMES
+from mini_vllm.kernels.cpu.blocks import widen_blocks
+from mini_vllm.kernels.cpu.formats import FORMATS
+from mini_vllm.kernels.gguf_blocks import BY_NAME, TYPES, UNSUPPORTED_NAMES
+from mini_vllm.kernels.quantized import BLOCK_BYTES
 from mini_vllm.model.config import ModelConfig
 from mini_vllm.model.loader import load_model
 from model.gguf_files import write_gguf
@@ -52,6 +55,27 @@ def test_a_type_is_read_as_the_gguf_package_reads_it(number: int) -> None:
     got = torch.empty(len(blocks), kind.weights)
     kind.dequantize(torch.from_numpy(blocks), got)
     torch.testing.assert_close(got, torch.from_numpy(want.copy()), atol=0, rtol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("form", BLOCK_BYTES)
+@pytest.mark.parametrize("count", [1, 33, 5000])
+def test_the_compiled_reader_gives_the_same_numbers(
+    form: str, dtype: torch.dtype, count: int
+) -> None:
+    """Of all bytes and all finite scales, bit by bit, and none beyond."""
+    kind = BY_NAME[form.upper()]
+    random = np.random.default_rng(count)
+    blocks = torch.from_numpy(random.integers(0, 256, (count, kind.bytes), dtype=np.uint8))
+    for start in range(0, 4 if form == "q4_1" else 2, 2):
+        blocks[:, start + 1] &= 0xFB  # no exponent of ones: neither infinite nor NaN
+    want = torch.empty(count, kind.weights)
+    kind.dequantize(blocks, want)
+    got = torch.full((count + 1, kind.weights), 7, dtype=dtype)
+    markers = FORMATS[form].marker, FORMATS[str(dtype).removeprefix("torch.")].marker
+    widen_blocks(*markers, blocks.data_ptr(), count, got.data_ptr())
+    assert got[:count].equal(want.to(dtype))
+    assert (got[count] == 7).all()
 
 
 def test_types_have_the_names_and_sizes_of_the_gguf_package() -> None:

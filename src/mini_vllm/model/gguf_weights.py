@@ -92,7 +92,7 @@ class GGUFWeights:
 
     def copy_into(self, name: str, out: Tensor) -> None:
         if self._interleaved and (heads := self._heads.get(name.split(".")[-2])) is not None:
-            rows = torch.empty(out.shape)
+            rows = torch.empty(out.shape, dtype=out.dtype)
             self._dequantize(name, rows)
             halves = out.view(heads, 2, -1, *out.shape[1:])
             halves.transpose(1, 2).copy_(rows.view(heads, -1, 2, *out.shape[1:]))
@@ -122,6 +122,9 @@ class GGUFWeights:
         raw = torch.frombuffer(
             self._data, dtype=torch.uint8, offset=tensor.offset, count=total * kind.bytes
         )
+        if kind.name.lower() in BLOCK_BYTES:
+            _widen(kind.name.lower(), raw, total, out)
+            return
         step = max(1, _CHUNK_WEIGHTS // kind.weights)
         target = out.view(total, kind.weights)
         scratch = torch.empty(min(step, total), kind.weights)
@@ -131,6 +134,15 @@ class GGUFWeights:
             kind.dequantize(raw.view(total, -1)[start : start + step], widened)
             if widened is not part:
                 part.copy_(widened)
+
+
+def _widen(form: str, blocks: Tensor, count: int, out: Tensor) -> None:
+    """Blocks that the kernels know, by one of them."""
+    from mini_vllm.kernels.cpu.blocks import widen_blocks
+    from mini_vllm.kernels.cpu.formats import FORMATS
+
+    markers = FORMATS[form].marker, FORMATS[str(out.dtype).removeprefix("torch.")].marker
+    widen_blocks(*markers, blocks.data_ptr(), count, out.data_ptr())
 
 
 def _hf_name(name: str) -> str:
