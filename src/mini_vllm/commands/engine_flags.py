@@ -71,7 +71,7 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     )
     add(
         "reserve_kv_cache",
-        "take the memory of the KV cache at the start, not as it is written",
+        "take the memory of the KV cache after the first step, not as it is written",
         action=argparse.BooleanOptionalAction,
     )
     add(

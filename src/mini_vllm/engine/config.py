@@ -36,8 +36,8 @@ class EngineConfig:
         max_num_batched_tokens: token budget of a step.
         kv_cache_memory_bytes: memory for the KV cache; None is 1 GiB, or on a GPU what
             `gpu_memory_utilization` leaves.
-        reserve_kv_cache: whether a CPU's KV cache takes its memory at the start, as vLLM's does;
-            taking it as it is written slows the steps that reach new blocks.
+        reserve_kv_cache: whether a CPU's KV cache takes its memory after the first step, or two
+            seconds if none comes; taking it as it is written slows the steps that reach new blocks.
         gpu_memory_utilization: share of a GPU's memory that weights, KV cache and steps may fill,
             with what others have taken.
         num_gpu_blocks_override: blocks of KV cache, instead of `kv_cache_memory_bytes`.

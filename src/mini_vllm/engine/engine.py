@@ -10,6 +10,7 @@ Source: vLLM v0.22.1 `vllm/v1/engine/llm_engine.py`, `LLMEngine`;
 from __future__ import annotations
 
 import random
+import threading
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
@@ -118,8 +119,10 @@ class Engine:
             speculation,
             draft.decoder if draft is not None else None,
         )
+        self._stepped = threading.Event()
         if config.reserve_kv_cache and model.decoder.device.type == "cpu":
-            reserve(cache for pair in runner.kv_caches for cache in pair)
+            # After the first answer, which would wait for it.
+            reserve((cache for pair in runner.kv_caches for cache in pair), self._stepped)
         keep_freed_memory()  # after the weights and the cache, which are never freed
         self.core = EngineCore(scheduler_config, runner)
         self._outputs = OutputProcessor(self.tokenizer)
@@ -245,6 +248,7 @@ class Engine:
         if processed.stopped_ids:
             self.core.finish_requests(processed.stopped_ids, RequestStatus.FINISHED_STOPPED)
         self._account(began, result, processed.outputs)
+        self._stepped.set()
         return processed.outputs
 
     def reset_prefix_cache(self) -> bool:

@@ -19,6 +19,8 @@ from torch import Tensor
 
 HUGE_PAGE = 2 << 20
 _AT_ONCE = 4 * HUGE_PAGE
+PATIENCE = 2.0
+"""Seconds that `reserve` waits at most."""
 _MADV_POPULATE_WRITE = 23
 """Linux's number for pages to be there as if written to, their contents unchanged."""
 
@@ -39,20 +41,21 @@ def zeros(size: int) -> Tensor:
     return torch.frombuffer(memory, dtype=torch.uint8, count=size)
 
 
-def reserve(memory: Iterable[Tensor]) -> threading.Thread:
-    """Takes the memory of `zeros` now rather than when it is written.
+def reserve(memory: Iterable[Tensor], after: threading.Event) -> threading.Thread:
+    """Takes the memory of `zeros` before it is written: when `after` is set, or in `PATIENCE`.
 
     In a thread of its own, which lets all others go first, and returns it. Where the system cannot
     (Linux can from 5.14 on), memory is taken as it is written.
     """
-    thread = threading.Thread(target=_take, args=(list(memory),), daemon=True, name="reserve")
+    thread = threading.Thread(target=_take, args=(list(memory), after), daemon=True, name="reserve")
     thread.start()
     return thread
 
 
-def _take(memory: list[Tensor]) -> None:
+def _take(memory: list[Tensor], after: threading.Event) -> None:
     if not sys.platform.startswith("linux"):
         return
+    after.wait(PATIENCE)
     os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), 19)
     madvise = ctypes.CDLL(None).madvise  # mmap's own holds the GIL
     for part in memory:
