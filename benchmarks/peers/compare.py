@@ -40,7 +40,13 @@ from table import markdown
 
 from mini_vllm import console
 from mini_vllm.bench.figures import Figure, summarise
-from mini_vllm.bench.machine import Machine, OtherPrograms, probe, usable_cores
+from mini_vllm.bench.machine import (
+    Machine,
+    OtherPrograms,
+    probe,
+    read_bandwidth,
+    usable_cores,
+)
 from mini_vllm.bench.workloads import WARM_UP, WORKLOADS, Workload, select
 from mini_vllm.errors import InvalidInputError
 
@@ -147,6 +153,7 @@ class Measurement:
 
     def _run(self, number: int, workload: Workload, label: str, vocab_size: int) -> Run:
         seen = self.seen[label]
+        bandwidth = read_bandwidth() if workload.name == "single" else None
         energy = self.meter.start()
         answer = seen.peer.run(workload, vocab_size)
         joules = self.meter.joules_since(energy)
@@ -160,6 +167,7 @@ class Measurement:
             first_token_seconds=answer["first_token_seconds"],
             joules=joules,
             tokens_sha=answer["tokens_sha"],
+            read_bandwidth=bandwidth,
         )
         self.runs.append(run)
         return run

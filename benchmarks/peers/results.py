@@ -18,12 +18,15 @@ from mini_vllm.bench.records import from_json, to_json
 from mini_vllm.bench.workloads import Workload
 from mini_vllm.errors import InvalidInputError
 
-SCHEMA = "mini-vllm-peers/1"
+SCHEMA = "mini-vllm-peers/2"
 
 
 @dataclass(frozen=True)
 class Run:
-    """One workload on one engine, once, in round `number`."""
+    """One workload on one engine, once, in round `number`.
+
+    `read_bandwidth` is what the machine read just before, bytes/s, where that was looked at.
+    """
 
     number: int
     workload: str
@@ -32,6 +35,7 @@ class Run:
     first_token_seconds: float | None
     joules: float | None
     tokens_sha: str
+    read_bandwidth: float | None = None
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,9 @@ class WorkloadFigures:
     """The runs of one workload on one engine; rates over the whole run, per core of those used.
 
     `decode_rate` counts the tokens after the first, for a workload of one request where the engine
-    tells when that was; `tokens_sha` is of the ids, the distinct ones over the rounds.
+    tells when that was; `readable` is what the machine reads in the time of such a token, or of the
+    whole run, at the speed that it had just before each. `tokens_sha` is of the ids, the distinct
+    ones over the rounds.
     """
 
     name: str
@@ -47,6 +53,7 @@ class WorkloadFigures:
     output_rate: Summary
     total_rate: Summary
     decode_rate: Summary | None
+    readable: Summary | None
     output_rate_per_core: Summary
     total_rate_per_core: Summary
     tokens_per_joule: Summary | None
@@ -119,11 +126,14 @@ def workload_figures(
         return None
     output = workload.total_output_tokens
     total = output + workload.total_prompt_tokens
-    decodes = [
-        (workload.output_tokens - 1) / (run.seconds - run.first_token_seconds)
-        for run in runs
-        if workload.num_requests == 1 and run.first_token_seconds
-    ]
+    decodes, readable = [], []
+    for run in runs:
+        seconds = run.seconds
+        if workload.num_requests == 1 and run.first_token_seconds:
+            seconds = (seconds - run.first_token_seconds) / (workload.output_tokens - 1)
+            decodes.append(1 / seconds)
+        if run.read_bandwidth:
+            readable.append(seconds * run.read_bandwidth)
     joules = [run.joules for run in runs if run.joules]
     return WorkloadFigures(
         name=workload.name,
@@ -131,6 +141,7 @@ def workload_figures(
         output_rate=summarise([output / run.seconds for run in runs], "tok/s"),
         total_rate=summarise([total / run.seconds for run in runs], "tok/s"),
         decode_rate=summarise(decodes, "tok/s") if decodes else None,
+        readable=summarise(readable, "bytes") if readable else None,
         output_rate_per_core=summarise([output / run.seconds / threads for run in runs], "tok/s"),
         total_rate_per_core=summarise([total / run.seconds / threads for run in runs], "tok/s"),
         tokens_per_joule=summarise([total / j for j in joules], "tok/J") if joules else None,

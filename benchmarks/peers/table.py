@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from results import Comparison, EngineFigures
 from work import BYTES_PER_WEIGHT, work_of
 
-from mini_vllm.bench.figures import Summary, digits, percent, quantity, shown
+from mini_vllm.bench.figures import Summary, digits, percent, quantity, shown, summarise
 from mini_vllm.bench.workloads import WORKLOADS
 from mini_vllm.sim.models import find_model
 
@@ -79,8 +79,8 @@ def _ratios(comparison: Comparison) -> str:
 
 
 def _single(comparison: Comparison) -> str:
-    """How near to the machine's bandwidth a request alone is decoded."""
-    model, limit = find_model(comparison.model), comparison.machine.read_bandwidth
+    """How near to what the machine reads, just before, a request alone is decoded."""
+    model = find_model(comparison.model)
     workload = WORKLOADS["single"]
     prompt = replace(workload, output_tokens=1)
     rows = []
@@ -88,20 +88,28 @@ def _single(comparison: Comparison) -> str:
         figures = engine.workload("single")
         if figures is None or engine.weights not in BYTES_PER_WEIGHT:
             continue
+        share = "–"
         moved = work_of(workload, model, engine.weights).bytes_moved
         if figures.decode_rate:
             decode, what = digits(figures.decode_rate.median), "decoding"
             moved -= work_of(prompt, model, engine.weights).bytes_moved
-            moved *= figures.decode_rate.median / (workload.output_tokens - 1)
+            moved /= workload.output_tokens - 1
+            rate = moved * figures.decode_rate.median
         else:
             decode, what = "–", "whole run"
-            moved /= figures.seconds.median
-        share = percent(moved / limit.value)
-        rows.append([engine.label, engine.weights, decode, quantity(moved, "bytes/s"), share, what])
+            rate = moved / figures.seconds.median
+        if figures.readable:
+            found = summarise([moved / size for size in figures.readable.samples], "share")
+            share = spread(found, percent)
+        rows.append([engine.label, engine.weights, decode, quantity(rate, "bytes/s"), share, what])
     if not rows:
         return ""
     head = ["engine", "weights", "decode tok/s", "weights and KV read", "of the bandwidth", "over"]
-    text = f"### `single` and the machine's bandwidth, {shown(limit)}\n\n"
+    best = shown(comparison.machine.read_bandwidth)
+    text = (
+        "### `single` and the machine's bandwidth\n\nShares are of what a plain read reached just "
+        f"before each run; at its best moment the machine read {best}.\n\n"
+    )
     return text + markdown_table(head, rows)
 
 
@@ -157,11 +165,11 @@ def _workloads(comparison: Comparison) -> list[str]:
     return [name for name in WORKLOADS if name in ran]
 
 
-def spread(summary: Summary) -> str:
+def spread(summary: Summary, show: Callable[[float], str] = digits) -> str:
     """The median, and the range where there is one: "12.3 (11.9 to 12.8)"."""
     if summary.n == 1:
-        return digits(summary.median)
-    return f"{digits(summary.median)} ({digits(summary.min)} to {digits(summary.max)})"
+        return show(summary.median)
+    return f"{show(summary.median)} ({show(summary.min)} to {show(summary.max)})"
 
 
 def markdown_table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

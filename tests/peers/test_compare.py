@@ -35,6 +35,7 @@ def fakes(monkeypatch: pytest.MonkeyPatch) -> dict[str, Command]:
     commands = {label: fake() for label in ("mini_vllm", "transformers", "vllm")}
     monkeypatch.setattr(compare, "command_of", lambda spec, *_: commands[spec.label])
     monkeypatch.setattr(compare, "probe", lambda: MACHINE)
+    monkeypatch.setattr(compare, "read_bandwidth", lambda: 20e9)
     monkeypatch.setattr("peer.IDLE_WINDOW", 0.01)
     return commands
 
@@ -59,6 +60,10 @@ def test_engines_take_turns_and_each_begins_once(
         assert engine.ready.median < engine.first_token.median
         assert [figures.seconds.n for figures in engine.workloads] == [3, 3]
         assert len(engine.workloads[0].tokens_sha) == 1
+        single, batch = engine.workloads
+        assert single.readable is not None  # 127 tokens in 0.4 s, by the fake's own clock
+        assert single.readable.samples == pytest.approx([20e9 * 0.4 / 127] * 3)
+        assert batch.readable is None
     assert shown.out == markdown(comparison)
 
 

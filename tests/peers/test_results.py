@@ -48,6 +48,21 @@ def test_rates_are_over_the_whole_run_and_per_core() -> None:
     assert workload_figures(SINGLE, [], threads=4) is None
 
 
+def test_a_token_is_held_against_what_the_machine_read_just_before() -> None:
+    runs = [run(1, "single", "e", 2.0, first=0.73, read=10e9), run(2, "single", "e", 4.0, read=5e9)]
+    figures = workload_figures(SINGLE, [runs[0]], threads=2)
+    assert figures is not None
+    assert figures.readable is not None
+    assert figures.readable.samples == pytest.approx([10e9 * 1.27 / 127])
+    whole = workload_figures(SINGLE, [runs[1]], threads=2)  # no time of the first token
+    assert whole is not None
+    assert whole.readable is not None
+    assert whole.readable.samples == [20e9]
+    unknown = workload_figures(SINGLE, [run(1, "single", "e", 2.0)], threads=2)
+    assert unknown is not None
+    assert unknown.readable is None
+
+
 def test_a_decoded_token_reads_the_weights_once_and_its_own_cache() -> None:
     one = work_of(Workload("", "", 1, 100, 1), MODEL, "bf16")
     two = work_of(Workload("", "", 1, 100, 2), MODEL, "bf16")
