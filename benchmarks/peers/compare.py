@@ -40,13 +40,7 @@ from table import markdown
 
 from mini_vllm import console
 from mini_vllm.bench.figures import Figure, summarise
-from mini_vllm.bench.machine import (
-    Machine,
-    OtherPrograms,
-    probe,
-    read_bandwidth,
-    usable_cores,
-)
+from mini_vllm.bench.machine import Machine, OtherPrograms, probe, read_bandwidth, usable_cores
 from mini_vllm.bench.workloads import WARM_UP, WORKLOADS, Workload, select
 from mini_vllm.errors import InvalidInputError
 

@@ -10,7 +10,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -134,15 +134,13 @@ def read_bandwidth(read_bytes: int = READ_BYTES) -> float:
 
     chunk = 64 * 1024
     numbers = np.ones(max(1, read_bytes // (4 * chunk)) * chunk, dtype=np.float32)
-    readers = [_reader(places) for places in (1, 16)]
     before = numba.get_num_threads()
     numba.set_num_threads(min(usable_cores(), numba.config.NUMBA_NUM_THREADS))
     try:
-        times = [
-            _best_time(lambda reader=reader: reader(numbers, 4 * chunk), seconds=0.25)  # type: ignore[misc]
-            for reader in readers
-        ]
-        return numbers.nbytes / min(times)
+        return numbers.nbytes / min(
+            _best_time(partial(_reader(places), numbers, 4 * chunk), seconds=0.25)
+            for places in (1, 16)
+        )
     finally:
         numba.set_num_threads(before)
 

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 
 from mini_vllm.errors import ModelLoadError
+from mini_vllm.kernels.cpu.blocks import widen_blocks
+from mini_vllm.kernels.cpu.formats import FORMATS
 from mini_vllm.kernels.gguf_blocks import TYPES, UNSUPPORTED_NAMES
 from mini_vllm.kernels.quantized import BLOCK_BYTES
 from mini_vllm.model.config import ModelConfig
@@ -122,8 +124,8 @@ class GGUFWeights:
         raw = torch.frombuffer(
             self._data, dtype=torch.uint8, offset=tensor.offset, count=total * kind.bytes
         )
-        if kind.name.lower() in BLOCK_BYTES:
-            _widen(kind.name.lower(), raw, total, out)
+        if (form := self.stored_format(name)) is not None:
+            _widen(form, raw, total, out)
             return
         step = max(1, _CHUNK_WEIGHTS // kind.weights)
         target = out.view(total, kind.weights)
@@ -138,11 +140,9 @@ class GGUFWeights:
 
 def _widen(form: str, blocks: Tensor, count: int, out: Tensor) -> None:
     """Blocks that the kernels know, by one of them."""
-    from mini_vllm.kernels.cpu.blocks import widen_blocks
-    from mini_vllm.kernels.cpu.formats import FORMATS
-
     markers = FORMATS[form].marker, FORMATS[str(out.dtype).removeprefix("torch.")].marker
-    widen_blocks(*markers, blocks.data_ptr(), count, out.data_ptr())
+    flat = out.view(-1)  # refuses what does not lie in one piece
+    widen_blocks(*markers, blocks.data_ptr(), count, flat.data_ptr())
 
 
 def _hf_name(name: str) -> str:
