@@ -16,11 +16,7 @@ from numba import njit, prange
 
 from mini_vllm.kernels.cpu.compiled import entry
 from mini_vllm.kernels.cpu.crew import join, leave, meet, open_hall, share, take
-from mini_vllm.kernels.cpu.formats import (
-    CHUNK,
-    FLOAT,
-    activation_bytes,
-)
+from mini_vllm.kernels.cpu.formats import CHUNK, FLOAT, activation_bytes
 from mini_vllm.kernels.cpu.head import first_of_head, likeliest
 from mini_vllm.kernels.cpu.matmul import first_panel, matmul
 from mini_vllm.kernels.cpu.paged_attention import attention

@@ -35,11 +35,13 @@ from mini_vllm.kernels.cpu.products import (
 )
 from mini_vllm.kernels.cpu.simd import (
     LANES,
+    LINE_BYTES,
     Rows,
     clear,
     load_f32,
     plain,
     prefetch,
+    prefetch_line,
     row_at,
     rows_from,
     store_f32,
@@ -131,8 +133,8 @@ def _panel_of_numbers(
     for _ in range(chunks * CHUNK * number_bytes(form) // 4):
         totals = add_outer(form, totals, _FOUR, x, x_stride, w)
         if len(shape) == PANEL_TOKENS:
-            prefetch(ahead, 64)
-            ahead += 64
+            prefetch_line(ahead)
+            ahead += LINE_BYTES
         x += 4
         w += 4 * PANEL
     _finish(shape, _FOUR, totals, scale, bias, count, out, stride, add)
