@@ -30,9 +30,7 @@ from mini_vllm.kernels.cpu.products import (
     ROW_BYTES,
     TOKEN_BYTES,
     add_products,
-    add_weighted,
     desk,
-    load_groups,
     no_sums,
     store_groups,
     store_pair,
@@ -50,6 +48,7 @@ from mini_vllm.kernels.cpu.simd import (
     load_f32,
     load_u16,
     multiply_16,
+    plain,
     prefetch,
     row_at,
     rows_of,
@@ -61,9 +60,9 @@ from mini_vllm.kernels.cpu.simd import (
 )
 from mini_vllm.kernels.cpu.tiled_attention import Cache, attend_part_in_tiles, fetch_part
 from mini_vllm.kernels.cpu.tiles import UNIT_ROWS, takes_tiles
+from mini_vllm.kernels.cpu.weighted_values import Weights, weigh_heads
 
 _ONE, _TWO, _THREE, _FOUR = (0,), (0,) * 2, (0,) * 3, (0,) * 4
-_PAIR_BYTES = 128
 
 
 @njit
@@ -102,41 +101,6 @@ def _score_heads(form, heads, q, q_stride, row, row_stride, count, chunks, score
         _score(form, _TWO, q, q_stride, row, row_stride, count, chunks, scores, table)
     elif heads:
         _score(form, _ONE, q, q_stride, row, row_stride, count, chunks, scores, table)
-
-
-@njit
-def _weigh(form, shape, row, row_stride, count, chunks, weights, totals, sum_stride):
-    """Adds `weights [heads, TILE]` times the cached rows to `totals`, two chunks at a time."""
-    step = weight_bytes(form)
-    for chunk in range(0, chunks - 1, 2):
-        place, value = totals + chunk * _PAIR_BYTES, row + chunk * step
-        first = load_groups(shape, _TWO, place, sum_stride)
-        second = load_groups(shape, _TWO, place + _PAIR_BYTES, sum_stride)
-        for i in range(count):
-            source, weight = value + i * row_stride, weights + 4 * i
-            first = add_weighted(form, first, source, weight, 4 * TILE)
-            second = add_weighted(form, second, source + step, weight, 4 * TILE)
-        store_groups(first, _TWO, place, sum_stride)
-        store_groups(second, _TWO, place + _PAIR_BYTES, sum_stride)
-    if chunks % 2:
-        place, value = totals + (chunks - 1) * _PAIR_BYTES, row + (chunks - 1) * step
-        first = load_groups(shape, _TWO, place, sum_stride)
-        for i in range(count):
-            first = add_weighted(form, first, value + i * row_stride, weights + 4 * i, 4 * TILE)
-        store_groups(first, _TWO, place, sum_stride)
-
-
-@njit
-def _weigh_heads(form, heads, row, row_stride, count, chunks, weights, totals, sum_stride):
-    while heads >= 4:
-        _weigh(form, _FOUR, row, row_stride, count, chunks, weights, totals, sum_stride)
-        heads, weights, totals = heads - 4, weights + 16 * TILE, totals + 4 * sum_stride
-    if heads == 3:
-        _weigh(form, _THREE, row, row_stride, count, chunks, weights, totals, sum_stride)
-    elif heads == 2:
-        _weigh(form, _TWO, row, row_stride, count, chunks, weights, totals, sum_stride)
-    elif heads:
-        _weigh(form, _ONE, row, row_stride, count, chunks, weights, totals, sum_stride)
 
 
 @njit
@@ -218,9 +182,10 @@ def _attend_part(
                     v_cache + offset + kv_head * head_bytes, row_stride, count, whole, head_bytes,
                     scratch,
                 )  # fmt: skip
-                _weigh_heads(
+                weights = scores + 4 * (first * TILE + position - begin)
+                weigh_heads(
                     form, group, values.address, values.stride, count, chunks,
-                    scores + 4 * (first * TILE + position - begin), sums + first * sum_stride,
+                    Weights(weights, plain(4), plain(4 * TILE)), sums + first * sum_stride,
                     sum_stride,
                 )  # fmt: skip
             position = end
@@ -253,7 +218,7 @@ def attend(
         takes_tiles(form) and head_dim % CHUNK == 0 and block_size % UNIT_ROWS == 0
         and heads // kv_heads <= LANES
     )  # fmt: skip
-    first, end = share(crew, len(parts))
+    (first, end), laid = share(crew, len(parts)), -1
     for part in range(first, end):
         token, start, stop = parts[part, 0], parts[part, 1], parts[part, 2]
         if start == stop:
@@ -270,9 +235,11 @@ def attend(
             next_start = parts[other, 1]
             next_stop = parts[other, 2] if other > part else next_start
             attend_part_in_tiles(
-                form, query, q_stride, cache, following, next_start, next_stop, kv_heads,
-                heads, head_dim, start, stop, scale, part_sums, sums.strides[1], part_states, mine,
+                form, query, q_stride, token == laid, cache, following, next_start, next_stop,
+                kv_heads, heads, head_dim, start, stop, scale, part_sums, sums.strides[1],
+                part_states, mine,
             )  # fmt: skip
+            laid = token
             continue
         ahead = k_cache + cache_offset(next_table, parts[other, 1], block_size, row_stride)
         _attend_part(

@@ -322,44 +322,6 @@ def zip_rows(context: Any, marker: Any, rows: Any, stride: Any, out: Any) -> Any
     return types.none(marker, types.int64, types.int64, types.int64), codegen
 
 
-def _place_in_fours(number: int) -> int:
-    """Where one of 32 numbers lies when the first four of each eight come before the others."""
-    eight, within = divmod(number, 8)
-    return CHUNK // 2 * (within // 4) + 4 * eight + within % 4
-
-
-@intrinsic
-def zip_in_fours(context: Any, rows: Any, stride: Any, out: Any) -> Any:
-    """As `zip_rows` of bfloat16, in the order of `_place_in_fours`: a third of the instructions."""
-
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        rows_, stride_, out_ = args
-        first, second = load(b, rows_, SHORTS), load(b, b.add(rows_, stride_), SHORTS)
-        order = sorted(range(CHUNK), key=_place_in_fours)
-        places = [place + row * CHUNK for place in order for row in (0, 1)]
-        for half in (0, 1):
-            numbers = pick(b, first, second, places[half * CHUNK : (half + 1) * CHUNK])
-            store(b, numbers, out_, 64 * half)
-        return context.get_dummy_value()
-
-    return types.none(types.int64, types.int64, types.int64), codegen
-
-
-@intrinsic
-def split_fours(context: Any, source: Any, out: Any) -> Any:
-    """As `split_chunk` for bfloat16, of numbers in the order of `zip_in_fours`."""
-
-    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        source_, out_ = args
-        first, second = load(b, source_, FLOATS), load(b, source_, FLOATS, 64)
-        for odd in (0, 1):
-            places = [_place_in_fours(number) for number in range(odd, CHUNK, 2)]
-            store(b, pick(b, first, second, places), out_, 64 * odd)
-        return context.get_dummy_value()
-
-    return types.none(types.int64, types.int64), codegen
-
-
 @intrinsic
 def store_steps(context: Any, marker: Any, first: Any, second: Any, out: Any, stride: Any) -> Any:
     """Stores two vectors that lie next to each other along the dimension that `add_outer` sums.

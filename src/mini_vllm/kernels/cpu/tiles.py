@@ -167,6 +167,24 @@ def add_products(context: Any, rows: Any, columns: Any, left: Any, stride: Any, 
     return types.none(rows, columns, address, address, address), codegen
 
 
+@intrinsic
+def add_products_of_each(context: Any, lefts: Any, offset: Any, stride: Any, right: Any) -> Any:
+    """Adds the products over 32 numbers of up to four left matrices, a tile of each, with one tile
+    of the right matrix to as many tiles of sums. `lefts` has their addresses less `offset`."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        lefts_, offset_, stride_, right_ = args
+        _move(b, "tileloadd", 7, right_, ir.Constant(I64, STRIDE))
+        for number, left in enumerate(cgutils.unpack_tuple(b, lefts_, len(lefts))):
+            left_tile = _LEFT + number % 3
+            _move(b, "tileloadd", left_tile, b.add(left, offset_), stride_)
+            tiles = (_tile(tile) for tile in (_SUMS + number, left_tile, 7))
+            call(b, "llvm.x86.tdpbf16ps", _VOID, *tiles)
+        return context.get_dummy_value()
+
+    return types.none(lefts, types.int64, types.int64, types.int64), codegen
+
+
 class Ahead(NamedTuple):
     """Rows of a panel that will be wanted soon: from `place` on, the first `width` bytes of each,
     `lines` of them for each chunk that is multiplied."""
