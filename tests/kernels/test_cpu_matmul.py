@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from dataclasses import dataclass
+from itertools import product as product_of
 from pathlib import Path
 
 import numpy as np
@@ -20,16 +21,18 @@ from torch import Tensor
 from mini_vllm.kernels.cpu import integers
 from mini_vllm.kernels.cpu.buffers import Buffers
 from mini_vllm.kernels.cpu.compiled import entry
-from mini_vllm.kernels.cpu.crew import join, new_hall, open_hall
+from mini_vllm.kernels.cpu.crew import join, new_hall, open_hall, shares_in
 from mini_vllm.kernels.cpu.formats import CHUNK, FORMATS
-from mini_vllm.kernels.cpu.head import head_logits, likeliest
+from mini_vllm.kernels.cpu.head import first_of_head, head_logits, likeliest
 from mini_vllm.kernels.cpu.integers import INTEGER_ROWS, panels_of_integers
-from mini_vllm.kernels.cpu.matmul import matmul
+from mini_vllm.kernels.cpu.matmul import first_panel, matmul
 from mini_vllm.kernels.cpu.panels import PANEL, pack_row, panels, unpack_row
 from mini_vllm.kernels.cpu.simd import row_at, rows_of
 from mini_vllm.kernels.quantized import BLOCK_BYTES, QuantizedMatrix, quantize
 
 THREADS = 2
+WORK = 1 << 16
+SHARES = WORK // 2, WORK // 7, WORK * 2 // 3
 TOKENS = (1, 2, 3, 5, 8, 9, 16, 17, 33)
 BLOCKS = tuple(BLOCK_BYTES)
 QUANTIZED = ("int8", *BLOCKS)
@@ -43,10 +46,13 @@ def pack_and_multiply(hall, form, w, scale, bias, rows, x, packed, out, add):
         pack_row(form, row_at(rows_of(x), token), x.shape[1], target)
     hall_, columns = open_hall(hall), x.shape[1]
     x_rows, out_rows = rows_of(packed), rows_of(out)
-    for _ in prange(THREADS):
-        crew = join(hall_, THREADS)
+    for place in prange(THREADS):
+        crew = join(hall_, THREADS, place)
         if crew.size:
-            matmul(crew, form, w, scale, bias, rows, columns, x_rows, out_rows, len(x), add, w)
+            matmul(
+                crew, form, w, scale, bias, rows, columns, x_rows, out_rows, len(x), add,
+                first_panel(crew, form, w, rows, columns, len(x)),
+            )  # fmt: skip
 
 
 @entry(parallel=True)
@@ -56,12 +62,12 @@ def head_argmax(hall, form, head, scale, rows, x, packed, room, best, place, out
     x_rows = rows_of(packed)
     for token in range(len(x)):
         pack_row(form, row_at(rows_of(x), token), columns, row_at(x_rows, token))
-    for _ in prange(THREADS):
-        crew = join(hall_, THREADS)
+    for number in prange(THREADS):
+        crew = join(hall_, THREADS, number)
         if crew.size:
             likeliest(
                 crew, form, head, scale, rows, columns, x_rows, len(x), room, best, place, out,
-                head,
+                first_of_head(crew, form, head, rows, columns),
             )  # fmt: skip
 
 
@@ -131,10 +137,15 @@ def room(tokens: int, columns: int) -> np.ndarray:
     return Buffers(columns, 1, 1, 1, CHUNK).packed(tokens)
 
 
-def product(weights: Weights, x: Tensor, bias: Tensor | None, before: Tensor | None) -> Tensor:
+def product(
+    weights: Weights, x: Tensor, bias: Tensor | None, before: Tensor | None, share: int = WORK // 2
+) -> Tensor:
+    """`share` is the first thread's, of `WORK`."""
     out = torch.full((len(x), len(weights.exact)), torch.nan) if before is None else before.clone()
+    hall = new_hall(THREADS)
+    shares_in(hall)[:] = share, WORK - share
     pack_and_multiply(
-        new_hall(), FORMATS[weights.form].marker, weights.address, weights.scale,
+        hall, FORMATS[weights.form].marker, weights.address, weights.scale,
         0 if bias is None else bias.data_ptr(), len(weights.exact), x.numpy(),
         room(*x.shape), out.numpy(), before is not None,
     )  # fmt: skip
@@ -184,18 +195,19 @@ def test_a_product_is_what_dequantized_weights_give(form: str, data: st.DataObje
     want = x.double() @ weights.exact.T
     want += 0 if bias is None else bias.double()
     want += 0 if before is None else before.double()
-    assert_product(product(weights, x, bias, before), weights, x, want)
+    share = data.draw(st.sampled_from(SHARES), "share")
+    assert_product(product(weights, x, bias, before, share), weights, x, want)
 
 
 @pytest.mark.parametrize("form", FORMATS)
 @pytest.mark.parametrize("rows", [48, 45, 192, 210])
 def test_a_token_does_not_notice_those_beside_it(form: str, rows: int) -> None:
-    """Bit by bit, whatever tile the number of tokens picks."""
+    """Bit by bit, whatever tile the number of tokens picks and however threads share the rows."""
     torch.manual_seed(0)
     weights, x = random_weights(form, rows, 96), torch.randn(33, 96)
     alone = torch.cat([product(weights, x[i : i + 1], None, None) for i in range(len(x))])
-    for tokens in TOKENS:
-        assert product(weights, x[:tokens], None, None).equal(alone[:tokens])
+    for tokens, share in product_of(TOKENS, SHARES):
+        assert product(weights, x[:tokens], None, None, share).equal(alone[:tokens])
 
 
 @pytest.mark.parametrize("form", FORMATS)

@@ -31,7 +31,7 @@ class Buffers:
         self._threads = threads
         self._tokens = self._parts = 0
         self._step: StepBuffers | None = None
-        self.hall = new_hall()
+        self.hall = new_hall(threads)
 
     def step(self, tokens: int, parts: int) -> StepBuffers:
         """Buffers for a step of so many tokens, with so many parts of attention."""

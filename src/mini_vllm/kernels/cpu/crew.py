@@ -5,25 +5,36 @@ called once; those that come are a crew, whose members take their shares of each
 before the next. Who comes late finds the crew complete and is not waited for: whatever threads
 there are, and if they come one after the other, the work is done, once.
 
+Cores are not equally quick, and others' programs make them less so. So shares are not equal: from
+step to step, who waited longest gets more of the work, and who waited least gets less.
+
 Invariant: every member of a crew meets equally often, and what a member wrote before a meeting all
-others can read after it.
+others can read after it. Members agree on their shares, which change between crews only.
 """
 
 from __future__ import annotations
 
+import time
 from typing import Any, NamedTuple
 
 import llvmlite.binding as llvm
 import numpy as np
 from llvmlite import ir
 from numba import njit, types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
 from mini_vllm.kernels.cpu.simd import I32, I64, address_of, call
 from mini_vllm.kernels.cpu.tiles import close_tiles, open_tiles
 
-_JOINED, _SIZE, _ARRIVED, _MEETINGS, _TAKEN = 0, 8, 128, 256, 384
+_JOINED, _SIZE, _PLACES, _ARRIVED, _MEETINGS, _TAKEN, _MEMBERS = 0, 8, 16, 128, 256, 384, 512
 """Where a hall has its counts; apart, for processors fetch neighbouring lines in pairs."""
+_MEMBER, _WAITED = 128, 8
+"""Bytes for each member of a full crew: its share of the work, and how long it waited."""
+_WORK = 1 << 16
+"""All of the work, in units of which shares are."""
+_NOTCH = _WORK // 128
+"""By how much shares change from one crew to the next."""
 _CLOSED = 1 << 32
 """Added to the count of who joined once a crew is complete."""
 _SPINS = 2_000
@@ -33,16 +44,30 @@ _PATIENCE = 4_000
 
 
 class Crew(NamedTuple):
-    """A member: where the crew meets, which of it this is, and how many there are."""
+    """A member: where the crew meets, which of it this is, and how many there are.
+
+    Its share of any work begins at `low` of 65,536 parts and ends at `high`.
+    """
 
     hall: int
     number: int
     size: int
+    low: int
+    high: int
 
 
-def new_hall() -> np.ndarray:
-    """Where a crew meets."""
-    return np.zeros(64, np.int64)
+def new_hall(places: int) -> np.ndarray:
+    """Where a crew meets, of so many members if all come."""
+    hall = np.zeros((_MEMBERS + places * _MEMBER) // 8, np.int64)
+    hall[_PLACES // 8] = places
+    shares_in(hall)[:] = np.diff(np.arange(places + 1) * _WORK // places)
+    return hall
+
+
+def shares_in(hall: np.ndarray) -> np.ndarray:
+    """The shares of the members of the next full crew, of 65,536 parts; a view."""
+    shares: np.ndarray = hall[_MEMBERS // 8 :: _MEMBER // 8]
+    return shares
 
 
 def _pointer(b: ir.IRBuilder, address: Any) -> Any:
@@ -118,6 +143,20 @@ def _yield(context: Any) -> Any:
     return types.none(), codegen
 
 
+@intrinsic
+def _nanoseconds(context: Any) -> Any:
+    """Of a clock that only goes forward (POSIX `clock_gettime`)."""
+
+    def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
+        found = cgutils.alloca_once(b, ir.ArrayType(I64, 2))
+        place = b.bitcast(found, I64.as_pointer())
+        call(b, "clock_gettime", I32, ir.Constant(I32, time.CLOCK_MONOTONIC), place)
+        seconds, rest = (b.load(cgutils.gep_inbounds(b, found, 0, i)) for i in (0, 1))
+        return b.add(b.mul(seconds, ir.Constant(I64, 10**9)), rest)
+
+    return types.int64(), codegen
+
+
 @njit
 def _wait(looks):
     if looks < _SPINS:
@@ -134,21 +173,40 @@ def open_hall(hall):
     _write(address + _SIZE, 0)
     _write(address + _ARRIVED, 0)
     _write(address + _TAKEN, 0)
+    for place in range(_read(address + _PLACES)):
+        _write(address + _MEMBERS + place * _MEMBER + _WAITED, 0)
     return address
 
 
 @njit
-def join(hall, most):
-    """Joins the crew of at most `most` threads; of size 0 for who comes when it is complete."""
+def _member(hall, number, size, place):
+    """A crew's member. If all have come, each has the number of its place, and its core's share."""
+    if size != _read(hall + _PLACES):
+        return Crew(hall, number, size, number * _WORK // size, (number + 1) * _WORK // size)
+    low, member = 0, hall + _MEMBERS
+    for _ in range(place):
+        low += _read(member)
+        member += _MEMBER
+    # An index of `prange` has no sign, unlike the number of one who came when not all did.
+    number = np.int64(place)
+    return Crew(hall, number, size, low, low + _read(member))
+
+
+@njit
+def join(hall, most, place):
+    """Joins the crew of at most `most` threads; of size 0 for who comes when it is complete.
+
+    `place`, less than `most`, is another one for each thread.
+    """
     number = _add(hall + _JOINED, 1)
     if number >= _CLOSED:
-        return Crew(hall, 0, 0)
+        return Crew(hall, 0, 0, 0, 0)
     looks = 0
     while True:
         size = _read(hall + _SIZE)
         if size:
             open_tiles()
-            return Crew(hall, number, size)
+            return _member(hall, number, size, place)
         joined = _read(hall + _JOINED)
         if joined < _CLOSED and (joined == most or looks > _PATIENCE):
             if _replace(hall + _JOINED, joined, joined + _CLOSED) == joined:
@@ -177,16 +235,41 @@ def meet(crew):
         _write(crew.hall + _TAKEN, 0)
         _write(crew.hall + _MEETINGS, before + 1)
         return
-    looks = 0
+    looks, since = 0, _nanoseconds()
     while _read(crew.hall + _MEETINGS) == before:
         looks += 1
         _wait(looks)
+    if crew.size == _read(crew.hall + _PLACES):
+        waited = crew.hall + _MEMBERS + crew.number * _MEMBER + _WAITED
+        _write(waited, _read(waited) + _nanoseconds() - since)
+
+
+@njit
+def balance(crew):
+    """Makes the next crew's shares, when all have met last, by how long each waited in this one.
+
+    At that last meeting one may still wait; it does not count.
+    """
+    if crew.number or crew.size != _read(crew.hall + _PLACES):
+        return
+    members = crew.hall + _MEMBERS
+    quick = slow = members
+    for member in range(members, members + crew.size * _MEMBER, _MEMBER):
+        if _read(member + _WAITED) > _read(quick + _WAITED):
+            quick = member
+        if _read(member + _WAITED) < _read(slow + _WAITED):
+            slow = member
+    left = _read(slow) - _NOTCH
+    if left * crew.size >= _WORK // 4:
+        _write(slow, left)
+        _write(quick, _read(quick) + _NOTCH)
 
 
 @njit
 def share(crew, items):
     """The member's share of a number of items: the first, and the one after the last."""
-    return crew.number * items // crew.size, (crew.number + 1) * items // crew.size
+    half = _WORK // 2
+    return (crew.low * items + half) // _WORK, (crew.high * items + half) // _WORK
 
 
 @njit

@@ -12,7 +12,7 @@ from numba import njit, prange
 from mini_vllm.kernels.cpu.compiled import entry
 from mini_vllm.kernels.cpu.crew import join, leave, meet, open_hall, share
 from mini_vllm.kernels.cpu.matmul import matmul
-from mini_vllm.kernels.cpu.panel_products import all_of, rows_times_tokens
+from mini_vllm.kernels.cpu.panel_products import all_of, no_panel, rows_times_tokens
 from mini_vllm.kernels.cpu.panels import address_of_row, pack_row
 from mini_vllm.kernels.cpu.simd import Rows, highest_of_64, load_f32, plain, row_at, rows_of
 
@@ -25,15 +25,15 @@ def head_logits(hall, workers, form, head, scale, rows, hidden, packed, out):
     """Logits `out [S, rows]` of `hidden [S, width]`, both float32."""
     hall_, (tokens, width) = open_hall(hall), hidden.shape
     source, x, logits = rows_of(hidden), rows_of(packed), rows_of(out)
-    for _ in prange(workers):
-        crew = join(hall_, workers)
+    for place in prange(workers):
+        crew = join(hall_, workers, place)
         if crew.size:
             for token in range(*share(crew, tokens)):
                 pack_row(form, row_at(source, token), width, row_at(x, token))
             meet(crew)
             matmul(
                 crew, form, head, scale, plain(0), rows, width, x, logits, tokens, plain(False),
-                plain(0),
+                no_panel(),
             )  # fmt: skip
         leave(crew)
 
@@ -51,13 +51,12 @@ def _likeliest_of_share(
     begin, end = share(crew, (rows + TILE_ROWS - 1) // TILE_ROWS)
     for tile in range(begin, end):
         first = tile * TILE_ROWS
-        count = min(TILE_ROWS, rows - first)
+        count, following = min(TILE_ROWS, rows - first), then
+        if tile + 1 < end:
+            following = all_of(address_of_row(form, head, first + TILE_ROWS, columns), columns)
         rows_times_tokens(
             form, address_of_row(form, head, first, columns), scale + 4 * first if scale else 0,
-            none, none, count, columns, x, logits, none, tokens, over,
-            all_of(
-                address_of_row(form, head, first + TILE_ROWS, columns) if tile + 1 < end else then
-            ),
+            none, none, count, columns, x, logits, none, tokens, over, following,
         )  # fmt: skip
         for token in range(tokens):
             found = row_at(logits, token)
@@ -72,9 +71,9 @@ def _likeliest_of_share(
 
 @njit
 def first_of_head(crew, form, head, rows, columns):
-    """The address of the panel that a member will multiply first in `likeliest`."""
+    """`Next`: the panel that a member will multiply first in `likeliest`."""
     begin, _ = share(crew, (rows + TILE_ROWS - 1) // TILE_ROWS)
-    return address_of_row(form, head, begin * TILE_ROWS, columns)
+    return all_of(address_of_row(form, head, begin * TILE_ROWS, columns), columns)
 
 
 @njit
@@ -87,7 +86,7 @@ def likeliest(crew, form, head, scale, rows, columns, x, tokens, room, best, pla
         x: `Rows` of packed hidden states.
         room: float32 `[threads, T, TILE_ROWS]`; best, place: `[threads, T]`, of float32 and int64.
         out: int64 `[tokens]`.
-        then: address of the weights that the member will read next, or 0.
+        then: `Next`, the weights that the member will read after these.
     """
     _likeliest_of_share(crew, form, head, scale, rows, columns, x, tokens, room, best, place, then)
     meet(crew)

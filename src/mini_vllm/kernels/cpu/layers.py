@@ -15,12 +15,12 @@ import numpy as np
 from numba import njit, prange
 
 from mini_vllm.kernels.cpu.compiled import entry
-from mini_vllm.kernels.cpu.crew import join, leave, meet, open_hall, share, take
+from mini_vllm.kernels.cpu.crew import balance, join, leave, meet, open_hall, share, take
 from mini_vllm.kernels.cpu.formats import CHUNK, FLOAT, activation_bytes
 from mini_vllm.kernels.cpu.head import first_of_head, likeliest
 from mini_vllm.kernels.cpu.matmul import first_panel, matmul
 from mini_vllm.kernels.cpu.paged_attention import attention
-from mini_vllm.kernels.cpu.panel_products import Next, all_of, rows_times_tokens, tokens_at_once
+from mini_vllm.kernels.cpu.panel_products import all_of, in_turn, rows_times_tokens, tokens_at_once
 from mini_vllm.kernels.cpu.panels import PANEL, address_of_row, pack_row, unpack_row
 from mini_vllm.kernels.cpu.simd import (
     Rows,
@@ -33,7 +33,7 @@ from mini_vllm.kernels.cpu.simd import (
     store_row,
 )
 from mini_vllm.kernels.cpu.stages import gate_row, norm_row, place_heads
-from mini_vllm.kernels.cpu.tiles import NATIVE_TILES, STRIDE
+from mini_vllm.kernels.cpu.tiles import NATIVE_TILES
 
 LAYER = np.dtype(
     [
@@ -165,13 +165,14 @@ def _share_of_inner(crew, inner):
 def _gate_up(form, tokens, begin, end, layer, sizes, x, out, then, up_then, turn, turns):
     """The products with gate and up that `_gate` takes for this part of the inner dimension.
 
-    `then` is what the thread reads after this part of gate, `up_then` after that of up.
+    `then` and `up_then` are the panels that the thread multiplies after this part of gate, and of
+    up; this is call `turn` of `turns` with these panels.
     """
     none, over, inner, count = plain(0), plain(False), sizes.inner, end - begin
     if count == inner:
         rows_times_tokens(
             form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias, none, 2 * inner,
-            sizes.hidden, x, out, none, tokens, over, Next(up_then, plain(STRIDE), turn, turns),
+            sizes.hidden, x, out, none, tokens, over, in_turn(up_then, turn, turns),
         )  # fmt: skip
         return
     for part in range(2):
@@ -179,7 +180,7 @@ def _gate_up(form, tokens, begin, end, layer, sizes, x, out, then, up_then, turn
         rows_times_tokens(
             form, layer.gate_up, layer.gate_up_scale, layer.gate_up_bias, start, start + count,
             sizes.hidden, x, Rows(out.address + 4 * (part * count - start), out.stride), none,
-            tokens, over, Next(up_then if part else then, plain(STRIDE), turn, turns),
+            tokens, over, in_turn(up_then if part else then, turn, turns),
         )  # fmt: skip
 
 
@@ -206,7 +207,8 @@ def _own_heads(
     )  # fmt: skip
     rows_times_tokens(
         form, layer.qkv, layer.qkv_scale, layer.qkv_bias, none, heads * sizes.head_dim,
-        sizes.hidden, mine, mine_qkv, none, count, over, all_of(layer.o),
+        sizes.hidden, mine, mine_qkv, none, count, over,
+        all_of(layer.o, sizes.heads * sizes.head_dim),
     )  # fmt: skip
     _place(
         cache_form, none, count * heads, layer, sizes, slots + 8 * first, positions + 8 * first,
@@ -227,7 +229,7 @@ def _own_rest(
     _pack(o_form, none, count, width, rows_from(attended, first), mine)
     rows_times_tokens(
         o_form, layer.o, layer.o_scale, layer.o_bias, none, hidden, width, mine, numbers, none,
-        count, onto, all_of(layer.gate_up),
+        count, onto, all_of(layer.gate_up, hidden),
     )  # fmt: skip
     _norm(
         gate_up_form, none, count, layer.post_norm, hidden, sizes.eps, numbers,
@@ -239,10 +241,12 @@ def _own_rest(
     turns = (count + GATED - 1) // GATED
     for begin in range(0, inner, step):
         end = begin + step
-        gate_then = up_then = layer.down
+        gate_then = up_then = all_of(layer.down, inner)
         if end < inner:
-            gate_then = address_of_row(gate_up_form, layer.gate_up, end, hidden)
-            up_then = address_of_row(gate_up_form, layer.gate_up, inner + end, hidden)
+            place = address_of_row(gate_up_form, layer.gate_up, end, hidden)
+            gate_then = all_of(place, hidden)
+            place = address_of_row(gate_up_form, layer.gate_up, inner + end, hidden)
+            up_then = all_of(place, hidden)
         for turn in range(turns):
             few, x = min(GATED, count - turn * GATED), rows_from(mine, turn * GATED)
             _gate_up(
@@ -252,7 +256,7 @@ def _own_rest(
             _gate(down_form, few, begin, end, room, rows_from(mine_gated, turn * GATED))
     rows_times_tokens(
         down_form, layer.down, layer.down_scale, layer.down_bias, none, hidden, inner, mine_gated,
-        numbers, none, count, onto, all_of(then),
+        numbers, none, count, onto, all_of(then, hidden),
     )  # fmt: skip
 
 
@@ -310,14 +314,14 @@ def _joint_rest(
     _meet_if_many(crew, tokens)
     matmul(
         crew, o_form, layer.o, layer.o_scale, layer.o_bias, hidden, width, packed, residual, tokens,
-        onto, gate,
+        onto, all_of(gate, hidden),
     )  # fmt: skip
     meet(crew)
     _norm(gate_up_form, first, end, layer.post_norm, hidden, sizes.eps, residual, normed, packed)
     _meet_if_many(crew, tokens)
     mine = Rows(gate_up.address + 8 * begin, gate_up.stride)
     _gate_up(
-        gate_up_form, tokens, begin, stop, layer, sizes, packed, mine, up,
+        gate_up_form, tokens, begin, stop, layer, sizes, packed, mine, all_of(up, hidden),
         first_panel(crew, down_form, layer.down, hidden, inner, tokens), plain(0), plain(1),
     )  # fmt: skip
     _gate(down_form, tokens, begin, stop, mine, gated)
@@ -359,6 +363,7 @@ def _run(
             )  # fmt: skip
         meet(crew)
     gated, own = rows_of(buffers.gated), tokens >= crew.size * OWN_FROM
+    joint = not own
     least = _least_slab(crew, qkv_form, tokens)
     if own:
         first, end = take(crew, tokens, least, SLAB)
@@ -432,6 +437,8 @@ def _run(
         target = rows_of(out)
         for token in range(*share(crew, tokens)):
             norm_row(row_at(residual, token), hidden, last_norm, sizes.eps, row_at(target, token))
+    if joint:
+        balance(crew)
 
 
 @entry(parallel=True)
@@ -461,8 +468,8 @@ def run_layers(
             empty if it is not wanted.
     """
     hall_, workers = open_hall(hall), len(prompt_room)
-    for _ in prange(workers):
-        crew = join(hall_, workers)
+    for place in prange(workers):
+        crew = join(hall_, workers, place)
         if crew.size:
             _run(
                 crew, qkv_form, o_form, gate_up_form, down_form, cache_form, layers, sizes,

@@ -28,14 +28,22 @@ def _groups_of(form, tokens):
 
 
 @njit
+def _some_of(form, w, start, stop, columns):
+    """`Next`: of a panel of numbers, rows from `start` on, and not beyond `stop`."""
+    count = min(stop - start, PANEL - start % PANEL)
+    width = 4 * ((count + LANES - 1) // LANES * LANES)
+    return Next(address_of_row(form, w, start, columns), columns, width, plain(0), plain(1))
+
+
+@njit
 def first_panel(crew, form, w, rows, columns, tokens):
-    """The address of the panel that a member will multiply first in `matmul`."""
+    """`Next`: the panel that a member will multiply first in `matmul`."""
     panel, (groups, _) = panel_rows(form), _groups_of(form, tokens)
     if takes_tiles(form) and groups == 1:
-        first = crew.number * (rows // panel // crew.size)
-    else:
-        first = share(crew, (rows + panel - 1) // panel * groups)[0] // groups
-    return address_of_row(form, w, first * panel, columns)
+        first = share(crew, (rows + HALF - 1) // HALF)[0] * HALF
+        return _some_of(form, w, first, min(first + PANEL, rows), columns)
+    first = share(crew, (rows + panel - 1) // panel * groups)[0] // groups * panel
+    return all_of(address_of_row(form, w, first, columns), columns)
 
 
 @njit
@@ -49,7 +57,7 @@ def matmul(crew, form, w, scale, bias, rows, columns, x, out, tokens, add, then)
         x: `Rows` of packed tokens.
         out: `Rows` of float32 `[tokens, rows]`.
         add: whether to add to `out` (a residual) rather than to overwrite it.
-        then: address of the weights that the member will read next, or 0.
+        then: `Next`, the weights that the member will read after these.
     """
     if not tokens:
         return
@@ -63,37 +71,32 @@ def matmul(crew, form, w, scale, bias, rows, columns, x, out, tokens, add, then)
         part, group = item // groups, item % groups
         after = min(group + end - item, groups)
         item += after - group
+        following = then
+        if item < end:
+            place = address_of_row(form, w, item // groups * part_rows, columns)
+            following = all_of(place, columns)
         rows_times_tokens(
             form, w, scale, bias, part * part_rows, min((part + 1) * part_rows, rows), columns, x,
-            out, group * together, min(after * together, tokens), add,
-            all_of(
-                address_of_row(form, w, item // groups * part_rows, columns) if item < end else then
-            ),
+            out, group * together, min(after * together, tokens), add, following,
         )  # fmt: skip
 
 
 @njit
 def _few_times_panels(crew, form, w, scale, bias, rows, columns, x, out, tokens, add, then):
-    """`matmul` where weights are read once: all members read alike much.
-
-    Each takes as many whole panels as the others, and a share of the halves that are left over.
-    """
-    each, none = rows // PANEL // crew.size, plain(0)
-    start, shared = crew.number * each * PANEL, crew.size * each * PANEL
-    first, last = share(crew, (rows - shared + HALF - 1) // HALF)
-    first, last = shared + first * HALF, min(shared + last * HALF, rows)
-    following = all_of(then)
-    if first < last:
-        width = 4 * min(PANEL - first % PANEL, (last - first + LANES - 1) // LANES * LANES)
-        following = Next(address_of_row(form, w, first, columns), width, none, plain(1))
-    rows_times_tokens(
-        form, w, scale, bias, start, start + each * PANEL, columns, x, out, none, tokens, add,
-        following,
-    )  # fmt: skip
+    """`matmul` where weights are read once, in halves of panels: members' shares are closer then
+    to what they can read in equal times."""
+    none = plain(0)
+    first, last = share(crew, (rows + HALF - 1) // HALF)
+    first, last = first * HALF, min(last * HALF, rows)
     while first < last:
-        stop = min((first // PANEL + 1) * PANEL, last)
+        stop = (first // PANEL + 1) * PANEL
+        if first % PANEL == 0 and last - first > PANEL:
+            stop = last // PANEL * PANEL
+        stop = min(stop, last)
+        following = then
+        if stop < last:
+            following = _some_of(form, w, stop, last, columns)
         rows_times_tokens(
-            form, w, scale, bias, first, stop, columns, x, out, none, tokens, add,
-            all_of(address_of_row(form, w, stop, columns) if stop < last else then),
+            form, w, scale, bias, first, stop, columns, x, out, none, tokens, add, following,
         )  # fmt: skip
         first = stop

@@ -56,8 +56,8 @@ def paged_attention(
 ):  # fmt: skip
     """`attention` by itself: by as many threads as `room` has rows, who meet in `hall`."""
     hall_, workers = open_hall(hall), len(room)
-    for _ in prange(workers):
-        crew = join(hall_, workers)
+    for place in prange(workers):
+        crew = join(hall_, workers, place)
         if crew.size:
             attention(
                 crew, form, q, k_cache, v_cache, tables, sequences, parts, shared, sharers, blocks,

@@ -72,13 +72,15 @@ _ONE, _TWO, _FOUR, _SIX = (0,), (0,) * 2, (0,) * 4, (0,) * 6
 class Next(NamedTuple):
     """What a thread reads after a panel, and asks for meanwhile.
 
-    place: where it begins.
+    place: where it begins; 0 for nothing.
+    columns: of the matrix that it is of.
     width: the bytes wanted of each row of a panel of numbers, from its first.
     turn, turns: which call this is of those that take the same panel, one after the other, with as
         many tokens each; every one asks for a share.
     """
 
     place: int
+    columns: int
     width: int
     turn: int
     turns: int
@@ -91,9 +93,21 @@ def tokens_at_once(form):
 
 
 @njit(inline="always")
-def all_of(place):
-    """`Next`: the whole panel at an address, or none where that is 0."""
-    return Next(place, plain(STRIDE), plain(0), plain(1))
+def all_of(place, columns):
+    """`Next`: the whole panel at an address, of a matrix with so many columns."""
+    return Next(place, columns, plain(STRIDE), plain(0), plain(1))
+
+
+@njit(inline="always")
+def in_turn(following, turn, turns):
+    """`following`, a share of which each of some calls asks for."""
+    return Next(following.place, following.columns, following.width, turn, turns)
+
+
+@njit(inline="always")
+def no_panel():
+    """`Next`: nothing."""
+    return all_of(plain(0), plain(CHUNK))
 
 
 @njit
@@ -212,9 +226,10 @@ def _panel_from_tiles(form, w, following, scale, bias, count, chunks, x, out, en
     halves = (count + HALF - 1) // HALF
     rest = (end % TILE_TOKENS + UNIT_ROWS - 1) // UNIT_ROWS
     passes = halves * (end // TILE_TOKENS) + min(rest, halves)
-    # In each pass, its part of the next panel is asked for.
+    # In each pass, its part of the next panel is asked for, of a larger one no more than this is.
     shares = passes * following.turns
-    lines = (UNIT_ROWS + shares - 1) // shares
+    rows = whole_chunks(following.columns) // CHUNK * UNIT_ROWS
+    lines = (min(rows, UNIT_ROWS * chunks) + shares * chunks - 1) // (shares * chunks)
     part = chunks * lines * STRIDE
     ahead = Ahead(following.place + following.turn * passes * part, lines, following.width)
     for token in range(0, end, TILE_TOKENS):
@@ -305,13 +320,14 @@ def rows_times_tokens(
     x = rows_from(x, token)
     for first in range(start, stop, panel):
         here, after = address_of_row(form, w, first, columns), first + panel
+        then = following
         if after < stop:
-            place, width = address_of_row(form, w, after, columns), plain(STRIDE)
-        else:
-            place, width = following.place if following.place else here, following.width
+            place = address_of_row(form, w, after, columns)
+            then = Next(place, columns, plain(STRIDE), following.turn, following.turns)
+        elif not then.place:
+            then = all_of(here, columns)
         _panel_times_tokens(
-            form, here, Next(place, width, following.turn, following.turns),
-            scale + 4 * first if scale else 0, bias + 4 * first if bias else 0,
-            min(panel, stop - first), chunks, x,
+            form, here, then, scale + 4 * first if scale else 0,
+            bias + 4 * first if bias else 0, min(panel, stop - first), chunks, x,
             Rows(row_at(out, token) + 4 * first, out.stride), end - token, add,
         )  # fmt: skip
