@@ -33,8 +33,8 @@ _MEMBER, _WAITED = 128, 8
 """Bytes for each member of a full crew: its share of the work, and how long it waited."""
 _WORK = 1 << 16
 """All of the work, in units of which shares are."""
-_NOTCH = _WORK // 128
-"""By how much shares change from one crew to the next."""
+_NOTCHES = 64
+"""Of an equal share: by one of so many parts shares change from one crew to the next."""
 _CLOSED = 1 << 32
 """Added to the count of who joined once a crew is complete."""
 _SPINS = 2_000
@@ -259,10 +259,11 @@ def balance(crew):
             quick = member
         if _read(member + _WAITED) < _read(slow + _WAITED):
             slow = member
-    left = _read(slow) - _NOTCH
+    notch = max(_WORK // (_NOTCHES * crew.size), 1)
+    left = _read(slow) - notch
     if left * crew.size >= _WORK // 4:
         _write(slow, left)
-        _write(quick, _read(quick) + _NOTCH)
+        _write(quick, _read(quick) + notch)
 
 
 @njit
