@@ -60,7 +60,7 @@ def take_all(hall, most, place, items, unit, largest, owners, sizes):
 
 
 def at_once(threads: int, most: int) -> tuple[list[tuple[int, int]], np.ndarray, np.ndarray]:
-    hall, counts = new_hall(most), np.zeros((STAGES, ITEMS), np.int64)
+    hall, counts = new_hall(max(threads, most)), np.zeros((STAGES, ITEMS), np.int64)
     sums, address = np.zeros((STAGES, most), np.int64), enter(hall)
     told: list[tuple[int, int]] = []
     crowd = [
@@ -77,11 +77,10 @@ def at_once(threads: int, most: int) -> tuple[list[tuple[int, int]], np.ndarray,
     return told, counts, sums
 
 
-@pytest.mark.parametrize(
-    ("threads", "most"), [(1, 1), (1, 3), (2, 2), (2, 3), (3, 3), (3, 5), (5, 5)]
-)
+@pytest.mark.parametrize("threads", [1, 2, 3, 5])
+@pytest.mark.parametrize("most", [1, 2, 3, 5])
 def test_every_item_is_one_members_and_seen_by_all(threads: int, most: int) -> None:
-    """Fewer may come than are asked for; some may find the crew complete."""
+    """Fewer may come than are asked for, and more; some may find the crew complete."""
     told, counts, sums = at_once(threads, most)
     members = sorted(number for number, size in told if size)
     (size,) = {size for _, size in told if size}
