@@ -179,9 +179,15 @@ def open_hall(hall):
 
 
 @njit
+def _all_came(hall, size):
+    """Whether a crew has a member for each place: only then a place's share is a core's."""
+    return size == _read(hall + _PLACES)
+
+
+@njit
 def _member(hall, number, size, place):
     """A crew's member. If all have come, each has the number of its place, and its core's share."""
-    if size != _read(hall + _PLACES):
+    if not _all_came(hall, size):
         return Crew(hall, number, size, number * _WORK // size, (number + 1) * _WORK // size)
     low, member = 0, hall + _MEMBERS
     for _ in range(place):
@@ -239,7 +245,7 @@ def meet(crew):
     while _read(crew.hall + _MEETINGS) == before:
         looks += 1
         _wait(looks)
-    if crew.size == _read(crew.hall + _PLACES):
+    if _all_came(crew.hall, crew.size):
         waited = crew.hall + _MEMBERS + crew.number * _MEMBER + _WAITED
         _write(waited, _read(waited) + _nanoseconds() - since)
 
@@ -250,7 +256,7 @@ def balance(crew):
 
     At that last meeting one may still wait; it does not count.
     """
-    if crew.number or crew.size != _read(crew.hall + _PLACES):
+    if crew.number or not _all_came(crew.hall, crew.size):
         return
     members = crew.hall + _MEMBERS
     quick = slow = members

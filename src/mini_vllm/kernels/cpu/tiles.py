@@ -59,8 +59,8 @@ takes_tiles = trait(lambda form: goes_by_tiles(form.name), types.boolean)
 """`goes_by_tiles` of a marker, in compiled code."""
 
 _VOID = ir.VoidType()
-_SUMS, _LEFT, _RIGHT = 0, 4, 5
-"""The first of the eight tiles that hold sums, the left matrix and the right one."""
+_SUMS, _LEFT, _RIGHT, _LAST = 0, 4, 5, 7
+"""The first of the eight tiles that hold sums, the left matrix and the right one; the last."""
 
 
 _CONFIGURATION = [1, *[0] * 15, *[TILE_BYTES, 0] * 8, *[0] * 16, *[UNIT_ROWS] * 8, *[0] * 8]
@@ -174,11 +174,11 @@ def add_products_of_each(context: Any, lefts: Any, offset: Any, stride: Any, rig
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
         lefts_, offset_, stride_, right_ = args
-        _move(b, "tileloadd", 7, right_, ir.Constant(I64, STRIDE))
+        _move(b, "tileloadd", _LAST, right_, ir.Constant(I64, STRIDE))
         for number, left in enumerate(cgutils.unpack_tuple(b, lefts_, len(lefts))):
-            left_tile = _LEFT + number % 3
+            left_tile = _LEFT + number % (_LAST - _LEFT)
             _move(b, "tileloadd", left_tile, b.add(left, offset_), stride_)
-            tiles = (_tile(tile) for tile in (_SUMS + number, left_tile, 7))
+            tiles = (_tile(tile) for tile in (_SUMS + number, left_tile, _LAST))
             call(b, "llvm.x86.tdpbf16ps", _VOID, *tiles)
         return context.get_dummy_value()
 

@@ -15,7 +15,7 @@ from numba import njit
 from mini_vllm.kernels.cpu.formats import weight_bytes
 from mini_vllm.kernels.cpu.products import add_weighted, load_groups, store_groups
 
-PAIR_BYTES = 128
+_PAIR_BYTES = 128
 _ONE, _TWO, _THREE, _FOUR = (0,), (0,) * 2, (0,) * 3, (0,) * 4
 
 
@@ -34,19 +34,19 @@ def _weigh(form, shape, row, row_stride, count, chunks, weights, totals, sum_str
     at a time."""
     step = weight_bytes(form)
     for chunk in range(0, chunks - 1, 2):
-        place, source, weight = totals + chunk * PAIR_BYTES, row + chunk * step, weights.address
+        place, source, weight = totals + chunk * _PAIR_BYTES, row + chunk * step, weights.address
         first = load_groups(shape, _TWO, place, sum_stride)
-        second = load_groups(shape, _TWO, place + PAIR_BYTES, sum_stride)
+        second = load_groups(shape, _TWO, place + _PAIR_BYTES, sum_stride)
         for _ in range(count):
             first = add_weighted(form, first, source, weight, weights.head)
             second = add_weighted(form, second, source + step, weight, weights.head)
             source += row_stride
             weight += weights.position
         store_groups(first, _TWO, place, sum_stride)
-        store_groups(second, _TWO, place + PAIR_BYTES, sum_stride)
+        store_groups(second, _TWO, place + _PAIR_BYTES, sum_stride)
     if chunks % 2:
         chunk = chunks - 1
-        place, source, weight = totals + chunk * PAIR_BYTES, row + chunk * step, weights.address
+        place, source, weight = totals + chunk * _PAIR_BYTES, row + chunk * step, weights.address
         first = load_groups(shape, _TWO, place, sum_stride)
         for _ in range(count):
             first = add_weighted(form, first, source, weight, weights.head)
