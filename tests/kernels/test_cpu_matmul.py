@@ -211,6 +211,17 @@ def test_a_token_does_not_notice_those_beside_it(form: str, rows: int) -> None:
 
 
 @pytest.mark.parametrize("form", FORMATS)
+@pytest.mark.parametrize("columns", [640, 672, 1376])
+def test_rows_longer_than_are_asked_for_at_once(form: str, columns: int) -> None:
+    """In as many equal parts as it takes, the last of them shorter, with one token or more."""
+    torch.manual_seed(columns)
+    weights, x = random_weights(form, 96, columns), torch.randn(33, columns)
+    alone = torch.cat([product(weights, x[i : i + 1], None, None) for i in range(len(x))])
+    assert_product(alone, weights, x, x.double() @ weights.exact.T)
+    assert product(weights, x, None, None).equal(alone)
+
+
+@pytest.mark.parametrize("form", FORMATS)
 def test_a_token_of_zeros_gives_the_bias(form: str) -> None:
     """Its largest activation, by which others are scaled, is zero."""
     torch.manual_seed(0)

@@ -192,6 +192,15 @@ def _attend_part(
 
 
 @njit
+def _next_part(parts, part, end):
+    """The part that a member takes after this one: the next that is not empty, or itself."""
+    for other in range(part + 1, end):
+        if parts[other, 1] < parts[other, 2]:
+            return other
+    return part
+
+
+@njit
 def attend(
     crew, form, q, k_cache, v_cache, tables, sequences, parts, block_size, kv_heads, head_dim,
     scale, scores, sums, states, scratch, room,
@@ -223,17 +232,18 @@ def attend(
         token, start, stop = parts[part, 0], parts[part, 1], parts[part, 2]
         if start == stop:
             continue
-        table, other = row_at(table_rows, sequences[token]), min(part + 1, end - 1)
+        table, other = row_at(table_rows, sequences[token]), _next_part(parts, part, end)
         next_table = row_at(table_rows, sequences[parts[other, 0]])
         query, part_sums = row_at(q_rows, token), row_at(sum_rows, part)
         part_states = row_at(state_rows, part)
         if tiled and start % UNIT_ROWS == 0:
             cache = Cache(k_cache, v_cache, table, block_size, row_stride, head_bytes)
             following = Cache(k_cache, v_cache, next_table, block_size, row_stride, head_bytes)
-            if part == first:
-                fetch_part(cache, start, stop, heads // kv_heads, head_dim, mine)
             next_start = parts[other, 1]
             next_stop = parts[other, 2] if other > part else next_start
+            if laid < 0:
+                alone = next_start == next_stop
+                fetch_part(cache, start, stop, alone, heads // kv_heads, head_dim, mine)
             attend_part_in_tiles(
                 form, query, q_stride, token == laid, cache, following, next_start, next_stop,
                 kv_heads, heads, head_dim, start, stop, scale, part_sums, sums.strides[1],

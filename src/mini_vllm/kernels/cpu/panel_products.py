@@ -52,10 +52,10 @@ from mini_vllm.kernels.cpu.tiles import (
     STRIDE,
     UNIT_ROWS,
     Ahead,
-    further,
     goes_by_tiles,
-    multiply_tiles,
+    multiply_weights,
     takes_tiles,
+    window_of,
     zeros,
 )
 
@@ -221,17 +221,33 @@ def _panel_from_registers(form, w, following, scale, bias, count, chunks, x, out
 
 
 @njit
+def _ahead(following, passes, chunks):
+    """`Ahead` of the first of some passes over a panel of so many chunks, all of which ask for as
+    much of the next: of a larger one no more than this panel has."""
+    calls = passes * following.turns
+    wanted, window = min(whole_chunks(following.columns) // CHUNK, chunks), chunks
+    if calls == 1:
+        wanted, window = window_of(whole_chunks(following.columns) // CHUNK), window_of(chunks)
+    asking = calls * (chunks - (chunks - 1) // window * window)
+    lines = (UNIT_ROWS * wanted + asking - 1) // asking
+    first = following.turn * passes * chunks * lines * STRIDE
+    return Ahead(following.place + first, lines, following.width, window)
+
+
+@njit
+def _further(ahead, chunks):
+    """`Ahead`, when so many chunks have been multiplied."""
+    place = ahead.place + chunks * ahead.lines * STRIDE
+    return Ahead(place, ahead.lines, ahead.width, ahead.window)
+
+
+@njit
 def _panel_from_tiles(form, w, following, scale, bias, count, chunks, x, out, end, add):
     """`_panel_times_tokens`, 32 tokens at a time; what is left over goes by way of a desk."""
     halves = (count + HALF - 1) // HALF
     rest = (end % TILE_TOKENS + UNIT_ROWS - 1) // UNIT_ROWS
     passes = halves * (end // TILE_TOKENS) + min(rest, halves)
-    # In each pass, its part of the next panel is asked for, of a larger one no more than this is.
-    shares = passes * following.turns
-    rows = whole_chunks(following.columns) // CHUNK * UNIT_ROWS
-    lines = (min(rows, UNIT_ROWS * chunks) + shares * chunks - 1) // (shares * chunks)
-    part = chunks * lines * STRIDE
-    ahead = Ahead(following.place + following.turn * passes * part, lines, following.width)
+    ahead = _ahead(following, passes, chunks)
     for token in range(0, end, TILE_TOKENS):
         tokens = min(TILE_TOKENS, end - token)
         source, target = row_at(x, token), row_at(out, token)
@@ -253,7 +269,7 @@ def _panel_from_tiles(form, w, following, scale, bias, count, chunks, x, out, en
             _multiply_panel(
                 tokens, count, source, x.stride, w, chunks, start, 0, target, out.stride, ahead,
             )  # fmt: skip
-        ahead = further(ahead, halves * chunks)
+        ahead = _further(ahead, halves * chunks)
 
 
 @njit
@@ -277,19 +293,19 @@ def _multiply_panel(tokens, count, x, x_stride, w, chunks, start, start_stride, 
         x_stride = 0
     if tokens <= UNIT_ROWS:
         if count <= HALF:
-            multiply_tiles(
+            multiply_weights(
                 _ONE, _TWO, x, x_stride, w, chunks, start, start_stride, out, stride, ahead,
             )  # fmt: skip
         else:
-            multiply_tiles(
+            multiply_weights(
                 _ONE, _FOUR, x, x_stride, w, chunks, start, start_stride, out, stride, ahead,
             )  # fmt: skip
         return
     for first in range(0, count, HALF):
         place = 4 * first
-        multiply_tiles(
+        multiply_weights(
             _TWO, _TWO, x, x_stride, w + place, chunks, start + place, start_stride, out + place,
-            stride, further(ahead, first // HALF * chunks),
+            stride, _further(ahead, first // HALF * chunks),
         )  # fmt: skip
 
 

@@ -57,7 +57,7 @@ from mini_vllm.kernels.cpu.simd import (
     where_below_16,
 )
 from mini_vllm.kernels.cpu.tiled_attention import size_of_room
-from mini_vllm.kernels.cpu.tiles import multiply_tiles, nothing, takes_tiles, zeros
+from mini_vllm.kernels.cpu.tiles import multiply_tiles, takes_tiles, zeros
 
 QUERY_BLOCK = 64
 """Queries of a sequence that take a tile together, each with the heads of its group."""
@@ -114,7 +114,6 @@ def _multiply_tiles(left, left_stride, right, chunks, count, lanes, fresh, out):
             multiply_tiles(
                 _TWO, _TWO, left + first * left_stride, left_stride, right + 4 * lane, chunks,
                 zeros() if fresh else place, 0 if fresh else LANE_BYTES, place, LANE_BYTES,
-                nothing(),
             )  # fmt: skip
 
 

@@ -404,6 +404,17 @@ def soften_64(context: Any, scores: Any, scale: Any, shift: Any) -> Any:
     return number(types.int64, number, number), codegen
 
 
+FIRST, SECOND = 3, 2
+"""LLVM's names for caches that a line may be fetched to."""
+
+
+def fetch(b: ir.IRBuilder, address: Any, cache: int) -> None:
+    """Asks for the line at an address to be in a cache soon."""
+    pointer = b.inttoptr(address, I8.as_pointer())
+    read, level, data = (ir.Constant(I32, number) for number in (0, cache, 1))
+    call(b, "llvm.prefetch.p0", ir.VoidType(), pointer, read, level, data)
+
+
 @intrinsic
 def prefetch_line(context: Any, address: Any) -> Any:
     """Asks for the line at an address to be in the second cache soon, and does not wait.
@@ -412,9 +423,7 @@ def prefetch_line(context: Any, address: Any) -> Any:
     """
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        pointer = b.inttoptr(args[0], I8.as_pointer())
-        read, level_2, data = (ir.Constant(I32, number) for number in (0, 2, 1))
-        call(b, "llvm.prefetch.p0", ir.VoidType(), pointer, read, level_2, data)
+        fetch(b, args[0], SECOND)
         return context.get_dummy_value()
 
     return types.none(types.int64), codegen

@@ -17,6 +17,7 @@ import numpy as np
 from numba import njit
 
 from mini_vllm.kernels.cpu.formats import CHUNK, FLOAT
+from mini_vllm.kernels.cpu.line_queue import PLACES, ask, empty_queue, put, seal, size_of_queue
 from mini_vllm.kernels.cpu.online_softmax import HIDDEN, shrink_row
 from mini_vllm.kernels.cpu.paged_cache import cache_offset
 from mini_vllm.kernels.cpu.simd import (
@@ -31,16 +32,13 @@ from mini_vllm.kernels.cpu.simd import (
     load_16,
     load_f32,
     load_i32,
-    load_i64,
     multiply_16,
     plain,
-    prefetch_line,
     scaled_16,
     spread_16,
     store_16,
     store_f32,
     store_i32,
-    store_i64,
     subtract_16,
 )
 from mini_vllm.kernels.cpu.tiles import (
@@ -61,10 +59,7 @@ SPAN = 256
 """Positions whose scores exist at once: as many as a part has, as a rule."""
 _ABREAST = PANEL // LANES
 """Key/value heads whose queries do."""
-_QUEUED = 32
-"""Bytes of a queue before its entries: the address behind them, their size, and what is next."""
-_PLACES = 8
-"""Entries of a queue that are fetched side by side: memory answers faster from several places."""
+_QUEUE_BYTES = size_of_queue(2 * SPAN // UNIT_ROWS)
 _ONE, _FOUR = (0,), (0,) * 4
 
 
@@ -74,7 +69,7 @@ class Room(NamedTuple):
     queries: of each key/value head `[head_dim / 2, 16, 2]`, `_ABREAST` of them side by side.
     scores: `[SPAN, 16]`, which become weights.
     states: `[3, 16]`: maxima and sums of the softmax, and what earlier sums shrink by.
-    queue: see `_plan`; an entry is the address of sixteen rows.
+    queue: a `line_queue` of tiles' keys and values.
     """
 
     queries: int
@@ -109,7 +104,7 @@ def _sizes_of_room(group, dim):
         panels * dim // 2 * PANEL,
         SPAN * LANES,
         3 * LANES,
-        (_QUEUED + 8 * (2 * SPAN // UNIT_ROWS + _PLACES)) // 4,
+        _QUEUE_BYTES // 4,
     )
 
 
@@ -158,50 +153,22 @@ def _lay_queries(q, q_stride, lanes, dim, room):
 
 @njit
 def _plan(cache, position, stop, queue):
-    """Queues the keys and values of what follows, to be fetched line by line."""
-    end = queue + _QUEUED
+    """Queues the keys and values of what follows."""
+    empty_queue(queue, UNIT_ROWS * cache.row_stride)
     for base in (cache.keys, cache.values):
         for first in range(position, min(stop, position + SPAN), UNIT_ROWS):
-            store_i64(end, _row(cache, base, first))
-            end += 8
-    store_i64(queue, end)
-    # What is fetched side by side is complete; the last twice costs next to nothing.
-    for spare in range(end, end + 8 * (_PLACES - 1), 8):
-        store_i64(spare, load_i64(end - 8))
-    store_i64(queue + 8, UNIT_ROWS * cache.row_stride)
-    store_i64(queue + 16, queue + _QUEUED)
-    store_i64(queue + 24, 0)
+            put(queue, _row(cache, base, first))
+    seal(queue)
 
 
 @njit
-def _fetch(queue, turns):
-    """Asks for the next of the queued lines, in each turn one of each of `_PLACES` entries.
-
-    A line on its way takes one of few places, which what is read meanwhile needs too: so they are
-    asked for between the products, about as many as these read, and none during the softmax.
-    """
-    end, size = load_i64(queue), load_i64(queue + 8)
-    entry, line = load_i64(queue + 16), load_i64(queue + 24)
-    for _ in range(turns):
-        if entry >= end:
-            break
-        for place in range(_PLACES):
-            prefetch_line(load_i64(entry + 8 * place) + line)
-        line += LINE_BYTES
-        if line >= size:
-            line = 0
-            entry += 8 * _PLACES
-    store_i64(queue + 16, entry)
-    store_i64(queue + 24, line)
-
-
-@njit
-def fetch_part(cache, start, stop, group, dim, address):
-    """Asks for the keys and values of a part that no part before has asked for; see
-    `attend_part_in_tiles`."""
+def fetch_part(cache, start, stop, alone, group, dim, address):
+    """Asks for the keys and values of a part that no part before has asked for; if no part follows,
+    the values are left for `attend_part_in_tiles` to ask for."""
     queue = _room_at(address, group, dim).queue
     _plan(cache, start, stop, queue)
-    _fetch(queue, SPAN * cache.row_stride)
+    lines = (stop - start + UNIT_ROWS - 1) // UNIT_ROWS * UNIT_ROWS * cache.row_stride // LINE_BYTES
+    ask(queue, (1 if alone else 2) * lines // PLACES + 1)
 
 
 @njit
@@ -212,10 +179,9 @@ def _score_tiles(shape, rows, cache, lanes, dim, room, out):
         offset = (lanes.first + kv_head) * cache.head_bytes
         queries = _queries_of(lanes, kv_head, dim, room)
         for _ in range(dim // CHUNK):
-            add_products_of_each(rows, offset, cache.row_stride, queries)
+            add_products_of_each(rows, offset, cache.row_stride, queries, room.queue)
             offset += TILE_BYTES
             queries += STEP_BYTES
-            _fetch(room.queue, len(shape) * UNIT_ROWS // _PLACES)
     store_sums(shape, _ONE, out, plain(TILE_BYTES))
 
 
@@ -272,7 +238,7 @@ def _soften(filled, scale, room):
 def _weigh(form, cache, lanes, position, filled, dim, sums, sum_stride, room):
     """Adds the weighted values of the first positions to the sums of a tile's heads."""
     # A quarter more lines than are read here, for those that were not asked for meanwhile.
-    turns = 5 * UNIT_ROWS * cache.head_bytes // (4 * _PLACES * LINE_BYTES)
+    turns = 5 * UNIT_ROWS * cache.head_bytes // (4 * PLACES * LINE_BYTES)
     for first in range(0, filled, UNIT_ROWS):
         row = _row(cache, cache.values, position + first) + lanes.first * cache.head_bytes
         weights, totals = room.scores + first * TILE_BYTES, sums
@@ -281,7 +247,7 @@ def _weigh(form, cache, lanes, position, filled, dim, sums, sum_stride, room):
                 form, lanes.group, row, cache.row_stride, min(UNIT_ROWS, filled - first),
                 dim // CHUNK, Weights(weights, plain(TILE_BYTES), plain(4)), totals, sum_stride,
             )  # fmt: skip
-            _fetch(room.queue, turns)
+            ask(room.queue, turns)
             row += cache.head_bytes
             weights += 4 * lanes.group
             totals += lanes.group * sum_stride
@@ -324,16 +290,16 @@ def attend_part_in_tiles(
         for begin in range(start, stop, SPAN):
             filled = min(SPAN, stop - begin)
             last = begin + SPAN >= stop
-            if not first and last:
+            if not first and last and next_start < next_stop:
                 _plan(following, next_start, next_stop, room.queue)
-            elif not first:
+            elif not first and not last:
                 _plan(cache, begin + SPAN, stop, room.queue)
             _score(cache, lanes, begin, filled, dim, room)
             if _soften(filled, scale, room) and begin > start:
                 _shrink(lanes, dim, mine, sum_stride, room)
             _weigh(form, cache, lanes, begin, filled, dim, mine, sum_stride, room)
             if not last or first + together >= kv_heads:
-                _fetch(room.queue, SPAN * cache.row_stride)
+                ask(room.queue, SPAN * cache.row_stride)
         for lane in range(lanes.kv_heads * group):
             state = states + 8 * (first * group + lane)
             store_f32(state, load_f32(room.states + 4 * lane))

@@ -25,13 +25,18 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from mini_vllm.kernels.cpu.formats import trait
-from mini_vllm.kernels.cpu.simd import I8, I64, LINE_BYTES, call, plain, prefetch_line
+from mini_vllm.kernels.cpu.line_queue import PLACES, ask
+from mini_vllm.kernels.cpu.simd import FIRST, I8, I64, LINE_BYTES, call, fetch, prefetch_line
 
 UNIT_ROWS, TILE_BYTES = 16, 64
 STRIDE = 256
 """Bytes from a pair of rows of the right matrix to the next: 64 columns lie side by side."""
 STEP_BYTES = UNIT_ROWS * STRIDE
 """Of 32 rows of the right matrix."""
+WINDOW = 20
+"""The most chunks of a panel that are asked for at once, as many before they are multiplied."""
+SOON = 2
+"""So many steps before they are multiplied, tiles are fetched to the first cache."""
 
 _ARCH_PRCTL, _REQUEST_PERMISSION, _TILE_DATA = 158, 0x1023, 18
 """Linux' system call, `ARCH_REQ_XCOMP_PERM`, and the number of the state that it asks for."""
@@ -140,90 +145,138 @@ def _each_sum(what: str) -> Any:
 load_sums, store_sums = _each_sum("tileloadd"), _each_sum("tilestored")
 
 
+def _ask_rows(place, apart, lines, width, first, step):
+    """Asks for the line at every `step` bytes of `width` in rows that are `apart` bytes apart."""
+    for line in range(first, width, step):
+        for row in range(lines):
+            prefetch_line(place + row * apart + line)
+
+
 @intrinsic
-def add_products(context: Any, rows: Any, columns: Any, left: Any, stride: Any, right: Any) -> Any:
-    """Adds the products over 32 numbers of the left matrix' rows to the tiles of sums."""
+def add_products(
+    context: Any, rows: Any, columns: Any, left: Any, stride: Any, right: Any, ahead: Any
+) -> Any:
+    """Adds the products over 32 numbers of the left matrix' rows to the tiles of sums.
+
+    Where the right matrix is read from memory, what follows of it is fetched to the first cache,
+    and `ahead` is `(place, apart, lines, width)`, the rows of a panel that are asked for: some
+    before each product, for all at once would keep the tiles waiting. Elsewhere it is None.
+    """
     lefts = [_LEFT + row for row in range(len(rows))]
     rights = [8 - len(columns) + column for column in range(len(columns))]
     if len(columns) > 3:
         rights = [_RIGHT + column % 3 for column in range(len(columns))]
+    reads, asking = not isinstance(ahead, types.NoneType), types.none(*[types.int64] * 6)
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        _, _, left_, stride_, right_ = args
-        pairs = ir.Constant(I64, STRIDE)
+        _, _, left_, stride_, right_, ahead_ = args
+        products = len(lefts) * len(rights)
+        if reads:
+            wanted = cgutils.unpack_tuple(b, ahead_, 4)
         for row, left_tile in enumerate(lefts):
             _move(b, "tileloadd", left_tile, left_, stride_)
             left_ = b.add(left_, b.mul(stride_, ir.Constant(I64, UNIT_ROWS)))
             for column, right_tile in enumerate(rights):
+                number = row * len(rights) + column
+                if reads:
+                    turn = (ir.Constant(I64, LINE_BYTES * n) for n in (number, products))
+                    context.compile_internal(b, _ask_rows, asking, (*wanted, *turn))
                 if not row:
                     place = b.add(right_, ir.Constant(I64, TILE_BYTES * column))
-                    _move(b, "tileloadd", right_tile, place, pairs)
-                total = _SUMS + row * len(columns) + column
-                tiles = (_tile(number) for number in (total, left_tile, right_tile))
+                    for pair in range(UNIT_ROWS if reads else 0):
+                        soon = ir.Constant(I64, SOON * STEP_BYTES + STRIDE * pair)
+                        fetch(b, b.add(place, soon), FIRST)
+                    _move(b, "tileloadd", right_tile, place, ir.Constant(I64, STRIDE))
+                tiles = (_tile(tile) for tile in (_SUMS + number, left_tile, right_tile))
                 call(b, "llvm.x86.tdpbf16ps", _VOID, *tiles)
         return context.get_dummy_value()
 
     address = types.int64
-    return types.none(rows, columns, address, address, address), codegen
+    return types.none(rows, columns, address, address, address, ahead), codegen
 
 
 @intrinsic
-def add_products_of_each(context: Any, lefts: Any, offset: Any, stride: Any, right: Any) -> Any:
+def add_products_of_each(
+    context: Any, lefts: Any, offset: Any, stride: Any, right: Any, queue: Any
+) -> Any:
     """Adds the products over 32 numbers of up to four left matrices, a tile of each, with one tile
-    of the right matrix to as many tiles of sums. `lefts` has their addresses less `offset`."""
+    of the right matrix to as many tiles of sums. `lefts` has their addresses less `offset`.
+
+    Before each, as many lines of a `line_queue` are asked for as its tile has.
+    """
+    asking = types.none(types.int64, types.int64)
 
     def codegen(context: Any, b: Any, signature: Any, args: Any) -> Any:
-        lefts_, offset_, stride_, right_ = args
+        lefts_, offset_, stride_, right_, queue_ = args
+        turns = ir.Constant(I64, UNIT_ROWS // PLACES)
         _move(b, "tileloadd", _LAST, right_, ir.Constant(I64, STRIDE))
         for number, left in enumerate(cgutils.unpack_tuple(b, lefts_, len(lefts))):
+            context.compile_internal(b, ask.py_func, asking, (queue_, turns))
             left_tile = _LEFT + number % (_LAST - _LEFT)
             _move(b, "tileloadd", left_tile, b.add(left, offset_), stride_)
             tiles = (_tile(tile) for tile in (_SUMS + number, left_tile, _LAST))
             call(b, "llvm.x86.tdpbf16ps", _VOID, *tiles)
         return context.get_dummy_value()
 
-    return types.none(lefts, types.int64, types.int64, types.int64), codegen
-
-
-class Ahead(NamedTuple):
-    """Rows of a panel that will be wanted soon: from `place` on, the first `width` bytes of each,
-    `lines` of them for each chunk that is multiplied."""
-
-    place: int
-    lines: int
-    width: int
-
-
-@njit
-def nothing():
-    """`Ahead`: no rows."""
-    return Ahead(plain(0), plain(0), plain(0))
-
-
-@njit
-def further(ahead, chunks):
-    """`Ahead`, when so many chunks have been multiplied."""
-    return Ahead(ahead.place + chunks * ahead.lines * STRIDE, ahead.lines, ahead.width)
+    address = types.int64
+    return types.none(lefts, address, address, address, address), codegen
 
 
 @njit
 def multiply_tiles(
-    rows, columns, left, left_stride, right, chunks, start, start_stride, out, out_stride, ahead
+    rows, columns, left, left_stride, right, chunks, start, start_stride, out, out_stride
 ):  # fmt: skip
     """`out = start + left @ right`, of as many tiles as the tuples `rows` and `columns` are long.
 
     Two by two, or one by up to four. `left` has rows of `chunks` times 32 bfloat16, `right` is a
     panel of 64 columns or some of its columns, `start` and `out` are float32. All are addresses;
-    strides are of bytes, and 0 for the same row again and again. What is `ahead` is asked for.
+    strides are of bytes, and 0 for the same row again and again.
     """
     load_sums(rows, columns, start, start_stride)
-    place, apart = ahead.place, chunks * STRIDE
     for _ in range(chunks):
-        for line in range(0, ahead.width, LINE_BYTES):
-            for row in range(ahead.lines):
-                prefetch_line(place + row * apart + line)
-        place += STRIDE
-        add_products(rows, columns, left, left_stride, right)
+        add_products(rows, columns, left, left_stride, right, None)
         left += TILE_BYTES
         right += STEP_BYTES
+    store_sums(rows, columns, out, out_stride)
+
+
+class Ahead(NamedTuple):
+    """What is asked for while a panel is multiplied, as it is read from memory.
+
+    place, lines, width: of another panel that will be wanted, from `place` on, so many rows for
+        each chunk that is multiplied last, of each the first bytes.
+    window: chunks of the panel itself that are asked for together, before they are multiplied; all
+        of them if they have been.
+    """
+
+    place: int
+    lines: int
+    width: int
+    window: int
+
+
+@njit
+def window_of(chunks):
+    """The chunks of a panel that are asked for together: all, or of a large one an equal part."""
+    parts = (chunks + WINDOW - 1) // WINDOW
+    return (chunks + parts - 1) // parts
+
+
+@njit
+def multiply_weights(
+    rows, columns, left, left_stride, right, chunks, start, start_stride, out, out_stride, ahead
+):  # fmt: skip
+    """`multiply_tiles` where `right` is read from memory, asking for what is `ahead`."""
+    load_sums(rows, columns, start, start_stride)
+    for first in range(0, chunks, ahead.window):
+        count = min(ahead.window, chunks - first)
+        place, lines, width = ahead.place, ahead.lines, ahead.width
+        if first + count < chunks:
+            place, lines, width = right + count * STEP_BYTES, UNIT_ROWS, TILE_BYTES * len(columns)
+        for _ in range(count):
+            wanted = place, count * STRIDE, lines, width
+            add_products(rows, columns, left, left_stride, right, wanted)
+            place += STRIDE
+            left += TILE_BYTES
+            right += STEP_BYTES
     store_sums(rows, columns, out, out_stride)
