@@ -8,6 +8,8 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from mini_vllm.heap import making_what_stays
+
 __version__ = "0.1.0"
 
 _HOMES = {
@@ -41,7 +43,8 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module 'mini_vllm' has no attribute {name!r}")
-    return getattr(import_module(_HOMES[name]), name)
+    with making_what_stays():
+        return getattr(import_module(_HOMES[name]), name)
 
 
 def __dir__() -> list[str]:

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from mini_vllm import __version__, console
+from mini_vllm.heap import making_what_stays
 
 COMMANDS = {
     "serve": "serve a model over an OpenAI-compatible HTTP API",
@@ -40,7 +41,9 @@ def _main(argv: Sequence[str]) -> int:
         if name == asked:
             import_module(f"mini_vllm.commands.{name}").configure(subparser)
     args = parser.parse_args(argv)
-    return int(import_module(f"mini_vllm.commands.{args.command}").run(args))
+    with making_what_stays():
+        command = import_module(f"mini_vllm.commands.{args.command}")
+    return int(command.run(args))
 
 
 if __name__ == "__main__":

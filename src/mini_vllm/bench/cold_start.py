@@ -90,10 +90,10 @@ def _wait_for(word: str, lines: IO[str]) -> bool:
 def _child(settings: str) -> None:
     from random import Random
 
+    from mini_vllm import LLM
     from mini_vllm.bench.machine import peak_rss_bytes
     from mini_vllm.bench.workloads import random_ids
     from mini_vllm.core.sampling_params import SamplingParams
-    from mini_vllm.engine.llm import LLM
 
     llm = LLM(**json.loads(settings))
     print("ready", flush=True)

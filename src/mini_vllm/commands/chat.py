@@ -38,7 +38,7 @@ def run(args: argparse.Namespace) -> int:
     params = sampling_params(args, output_kind=RequestOutputKind.DELTA)
     config = engine_config(args)
 
-    from mini_vllm.engine.async_engine import AsyncEngine
+    from mini_vllm import AsyncEngine
 
     interactive = sys.stdin.isatty()
     engine = AsyncEngine(config)

@@ -47,7 +47,7 @@ def run(args: argparse.Namespace) -> int:
         asyncio.run(_stream(config, prompts[0], params))
         return EXIT_OK
 
-    from mini_vllm.engine.llm import LLM
+    from mini_vllm import LLM
 
     llm, drafts = LLM(**asdict(config)), SpecDecodingStats()
     llm.add_observer(lambda step: drafts.add(step.spec_decoding) if step.spec_decoding else None)
@@ -106,7 +106,7 @@ def _from_json(where: str, line: str) -> Prompt:
 
 
 async def _stream(config: EngineConfig, prompt: Prompt, params: SamplingParams) -> None:
-    from mini_vllm.engine.async_engine import AsyncEngine
+    from mini_vllm import AsyncEngine
 
     engine = AsyncEngine(config)
     await engine.start()

@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
             f"set {API_KEY_VARIABLE} to ask for a key"
         )
 
-    from mini_vllm.engine.async_engine import AsyncEngine
+    from mini_vllm import AsyncEngine
 
     engine = AsyncEngine(engine_settings)
 

@@ -35,6 +35,7 @@ from mini_vllm.engine.output_processor import OutputProcessor
 from mini_vllm.engine.outputs import RequestMetrics, RequestOutput
 from mini_vllm.engine.stats import FinishedRequest, SpecDecodingStats, StepStats
 from mini_vllm.errors import InvalidInputError
+from mini_vllm.heap import making_what_stays
 from mini_vllm.kernels.huge_pages import reserve
 from mini_vllm.model.loader import LoadedModel, load_model
 
@@ -78,6 +79,7 @@ class Engine:
         InvalidInputError: the settings contradict the model or the machine's memory.
     """
 
+    @making_what_stays()
     def __init__(self, config: EngineConfig) -> None:
         if config.num_threads is not None:
             torch.set_num_threads(config.num_threads)
