@@ -69,7 +69,9 @@ def test_a_stream_adds_up_to_the_whole_completion(
     step = engine.step
 
     def step_once_the_first_chunk_arrived() -> list[RequestOutput]:
-        assert next(steps) == 0 or arrived.wait(20)
+        # The step after a request's last, which lets go of it, may still be to come.
+        if engine.num_unfinished_requests:
+            assert next(steps) == 0 or arrived.wait(20)
         return step()
 
     monkeypatch.setattr(engine, "step", step_once_the_first_chunk_arrived)

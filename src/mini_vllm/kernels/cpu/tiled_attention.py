@@ -270,7 +270,8 @@ def attend_part_in_tiles(
     Args:
         q: address of the token's query heads, `q_stride` bytes apart; again: whether the part
             before was of the same token.
-        cache: `Cache`; following, next_start, next_stop: that of the next part, and its positions.
+        cache: `Cache`; following, next_start, next_stop: that of the next part, and its positions;
+            of none if this is the last, and what is queued already is asked for.
         dim: of heads, whole chunks.
         sums, states: addresses of the part's sums `[heads, .]`, `sum_stride` bytes apart, and its
             states `[heads, 2]`.
