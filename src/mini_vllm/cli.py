@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from mini_vllm import __version__, console
-from mini_vllm.heap import making_what_stays
 
 COMMANDS = {
     "serve": "serve a model over an OpenAI-compatible HTTP API",
@@ -41,9 +40,7 @@ def _main(argv: Sequence[str]) -> int:
         if name == asked:
             import_module(f"mini_vllm.commands.{name}").configure(subparser)
     args = parser.parse_args(argv)
-    with making_what_stays():
-        command = import_module(f"mini_vllm.commands.{args.command}")
-    return int(command.run(args))
+    return int(import_module(f"mini_vllm.commands.{args.command}").run(args))
 
 
 if __name__ == "__main__":
